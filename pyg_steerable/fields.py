@@ -1,0 +1,434 @@
+r"""Field types: which quantities live on a node, and how they transform.
+
+A field type is a list of blocks, each a number of copies of one
+representation of O(3) *seen under the group G*: a vector is a vector whatever
+the group. The memory layout is e3nn's: blocks one after another, in each
+block the copies, in each copy the :math:`2l+1` components.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from .groups import Group
+
+#: The highest degree of the spherical harmonics at hand (e3nn's limit).
+MAX_DEGREE = 11
+
+
+@lru_cache(maxsize=None)
+def _probe(degree: int) -> tuple[Tensor, Tensor]:
+    """Points on the sphere and the pseudo-inverse of the harmonics there."""
+    n = 4 * degree + 8
+    i = torch.arange(n, dtype=torch.float64, device='cpu') + 0.5
+    z, phi = 1 - 2 * i / n, 2.399963229728653 * i  # a Fibonacci spiral
+    r = (1 - z * z).sqrt()
+    x = torch.stack([r * phi.cos(), r * phi.sin(), z], dim=-1)
+    Y = o3.spherical_harmonics(degree, x, normalize=False)
+    return x, torch.linalg.pinv(Y)
+
+
+def wigner_D(irrep: o3.Irrep, R: Tensor) -> Tensor:
+    r"""The representation matrix :math:`D^{(l, p)}(R)` of any orthogonal
+    matrix, in e3nn's real basis, to float64 rounding.
+
+    .. math::
+        Y^l(R \mathbf{x}) = D^{(l)}(R) Y^l(\mathbf{x}), \qquad
+        D^{(l, p)}(R) = D^{(l)}(R) \, (p (-1)^l)^{[\det R < 0]}
+
+    is solved for :math:`D` at fixed points (Euler angles would lose half the
+    digits near their poles).
+
+    Shapes:
+        - **R:** :math:`[*, 3, 3]`, **output:** :math:`[*, 2l+1, 2l+1]`
+    """
+    R = R.to('cpu', torch.float64)
+    if irrep.l == 0:
+        D = torch.ones(*R.shape[:-2], 1, 1, dtype=torch.float64, device='cpu')
+    else:
+        x, inverse = _probe(irrep.l)
+        Y = o3.spherical_harmonics(irrep.l, x @ R.mT, normalize=False)
+        D = (inverse @ Y).mT.contiguous()
+    if irrep.p != (-1)**irrep.l:
+        D = D * torch.linalg.det(R).sign()[..., None, None]
+    return D
+
+
+class Representation:
+    r"""An orthogonal representation of G given by its matrices at the
+    generators of G, e.g. a regular or a permutation representation.
+
+    It is evaluated at any element through an equivariant map
+    :math:`A: \bigoplus_l D^l \to \rho` onto it, found once:
+    :math:`\rho(g) = A \, D(g) \, A^{+}` (every representation of a closed
+    subgroup is contained in one of O(3)). That the map exists proves that the
+    matrices are a representation of G.
+
+    Args:
+        group (Group or str): The group G.
+        matrices (Tensor): One orthogonal matrix for each of
+            :obj:`group.generators`, :math:`[k, d, d]`.
+        name (str, optional): What to print. (default: :obj:`"rho"`)
+
+    Raises:
+        ValueError: If the matrices are not orthogonal, not as many as the
+            generators, or not a representation of G.
+    """
+    def __init__(self, group: Group | str, matrices, name: str = 'rho'):
+        self.group = Group.wrap(group)
+        self.name = name
+        self.matrices = self._check(matrices)
+        self.dim = self.matrices.shape[-1]
+        self._irreps, self._map = self._cover()
+        self._inverse = torch.linalg.pinv(self._map)
+
+    @property
+    def degree(self) -> int:
+        """The degree in the entries of g of the matrix at g."""
+        return max(ir.l for ir in self._irreps)
+
+    def _check(self, matrices) -> Tensor:
+        generators = self.group.generators
+        if isinstance(matrices, (list, tuple)):
+            matrices = torch.stack([torch.as_tensor(m) for m in matrices])
+        matrices = torch.as_tensor(matrices).detach().to('cpu', torch.float64)
+        if (matrices.dim() != 3 or len(matrices) != len(generators)
+                or matrices.shape[1] != matrices.shape[2]):
+            raise ValueError(
+                f"Expected 'matrices' of shape [{len(generators)}, d, d], one "
+                f"for each generator of {self.group} (got "
+                f"{list(matrices.shape)})")
+        eye = torch.eye(matrices.shape[1], dtype=torch.float64, device='cpu')
+        error = float((matrices @ matrices.mT - eye).abs().max())
+        if not error < 1e-6:
+            raise ValueError(
+                f"Expected orthogonal 'matrices', rho rho^T = 1 (got a "
+                f"deviation of {error:.1e}). Change to a basis in which the "
+                f"representation is orthogonal")
+        return matrices
+
+    def _cover(self) -> tuple[list[o3.Irrep], Tensor]:
+        maps, irreps, rank = [], [], 0
+        for degree in range(MAX_DEGREE + 1):
+            for parity in (1, -1):
+                ir = o3.Irrep(degree, parity)
+                for A in self._maps_from(ir):
+                    trial = torch.cat(maps + [A], dim=1)
+                    new = int(torch.linalg.matrix_rank(trial, rtol=1e-6))
+                    if new > rank:
+                        maps, rank = maps + [A], new
+                        irreps.append(ir)
+                    if rank == self.dim:
+                        return irreps, torch.cat(maps, dim=1)
+        raise ValueError(
+            f"Expected 'matrices' to be a representation of {self.group}, "
+            f"i.e. to satisfy every relation that its generators satisfy, "
+            f"contained in degrees up to {MAX_DEGREE} (got '{self.name}', of "
+            f"which only {rank} of {self.dim} dimensions transform under the "
+            f"group). Check the order of the matrices against "
+            f"'group.generators'")
+
+    def _maps_from(self, ir: o3.Irrep) -> Tensor:
+        """A basis of the A with rho(g) A = A D(g), by null space."""
+        d, D = self.dim, wigner_D(ir, self.group.generators)
+        eye = torch.eye(d * ir.dim, dtype=torch.float64, device='cpu')
+        normal = torch.zeros_like(eye)
+        for rho, D_g in zip(self.matrices, D):
+            K = torch.kron(rho, D_g)
+            normal += 2 * eye - K - K.T
+        value, vector = torch.linalg.eigh(normal)
+        return vector[:, value < 1e-9].T.reshape(-1, d, ir.dim)
+
+    def __call__(self, R: Tensor) -> Tensor:
+        r"""The matrices at elements of G.
+
+        Shapes:
+            - **R:** :math:`[*, 3, 3]`, **output:** :math:`[*, d, d]`
+
+        Raises:
+            ValueError: If a matrix does not belong to the group.
+        """
+        R = R.to('cpu', torch.float64)
+        for g in R.reshape(-1, 3, 3):
+            if not self.group.contains(g):
+                raise ValueError(f"Expected elements of {self.group}, where "
+                                 f"'{self.name}' is defined (got {g})")
+        D = [wigner_D(ir, R) for ir in self._irreps]
+        columns = self._map.split([ir.dim for ir in self._irreps], dim=1)
+        mapped = torch.cat([A @ D_l for A, D_l in zip(columns, D)], dim=-1)
+        return mapped @ self._inverse
+
+    @classmethod
+    def regular(cls, group: Group | str) -> Representation:
+        r"""The regular representation of a finite group: functions on G,
+        :math:`(\rho(g) f)(h) = f(g^{-1} h)`, :math:`d = |G|`.
+        """
+        group = Group.wrap(group)
+        h = group.elements
+        moved = torch.einsum('kij,njl->knil', group.generators, h)
+        distance = (moved[:, :, None] - h).abs().amax((-1, -2))
+        target = distance.argmin(dim=-1)  # g h_n = h_target
+        matrices = torch.zeros(len(moved), len(h), len(h),
+                               dtype=torch.float64, device='cpu')
+        matrices.scatter_(1, target[:, None, :], 1.)
+        return cls(group, matrices, name=f'regular({group.name})')
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Representation):
+            return NotImplemented
+        return (self.name == other.name and self.group == other.group
+                and self.matrices.shape == other.matrices.shape
+                and torch.allclose(self.matrices, other.matrices, atol=1e-9))
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.dim, self.group))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def rep_matrix(rep: o3.Irrep | Representation, R: Tensor) -> Tensor:
+    """The matrix of a block's representation, float64."""
+    return rep(R) if isinstance(rep, Representation) else wigner_D(rep, R)
+
+
+def rep_degree(rep: o3.Irrep | Representation) -> int:
+    """The degree of :func:`rep_matrix` in the entries of R."""
+    return rep.degree if isinstance(rep, Representation) else rep.l
+
+
+class FieldType:
+    r"""Which fields a tensor's last dimension holds, under a group.
+
+    .. code-block:: python
+
+        FieldType('16x0e + 8x1o', group='SO(2)')     # e3nn's notation
+        FieldType.sphere(channels=16, max_degree=2, group='O(3)')
+        FieldType([(4, Representation.regular('C4'))], 'C4')
+
+    Args:
+        irreps (str, o3.Irreps or list): Blocks of e3nn irreps, or a list of
+            :obj:`(copies, representation)` where a representation is an
+            irrep or a :class:`Representation`.
+        group (Group or str): The group under which the fields are seen.
+            (default: :obj:`"O(3)"`)
+
+    Raises:
+        ValueError: If the irreps cannot be read, a degree is above 11, or a
+            representation belongs to another group.
+    """
+    def __init__(self, irreps, group: Group | str = 'O(3)'):
+        self.group = Group.wrap(group)
+        self.blocks = tuple(_read_blocks(irreps, self.group))
+        self.dim = sum(mul * rep.dim for mul, rep in self.blocks)
+
+    @classmethod
+    def sphere(cls, channels: int, max_degree: int,
+               group: Group | str = 'O(3)') -> FieldType:
+        r"""Functions on the sphere band-limited at :obj:`max_degree`:
+        :obj:`channels` copies of :obj:`0e + 1o + 2e + ...`.
+        """
+        if channels < 0 or max_degree < 0:
+            raise ValueError(f"Expected 'channels' and 'max_degree' to be "
+                             f"non-negative (got {channels}, {max_degree})")
+        return cls([(channels, o3.Irrep(degree, (-1)**degree))
+                    for degree in range(max_degree + 1)], group)
+
+    @classmethod
+    def wrap(cls, field_type, group: Group | str | None = None) -> FieldType:
+        r"""Returns a :class:`FieldType` from one, from an escnn
+        :obj:`FieldType`, or, given a group, from anything that the
+        constructor reads.
+
+        Raises:
+            TypeError: If it is none of these.
+        """
+        if isinstance(field_type, cls):
+            return field_type
+        if type(field_type).__module__.split('.')[0] == 'escnn':
+            from .interop import from_escnn
+            return from_escnn(field_type)
+        if group is not None:
+            return cls(field_type, group)
+        raise TypeError(
+            f"Expected a FieldType (got {type(field_type).__name__} "
+            f"{field_type!r}). Build one with "
+            f"FieldType('16x0e + 8x1o', group='SO(2)')")
+
+    # Structure #############################################################
+
+    @property
+    def irreps(self) -> o3.Irreps:
+        """The type as e3nn irreps.
+
+        Raises:
+            ValueError: If a block is not an irrep of O(3).
+        """
+        for _, rep in self.blocks:
+            if isinstance(rep, Representation):
+                raise ValueError(f"Expected a type of O(3) irreps only (got "
+                                 f"{self}, where '{rep}' is given by "
+                                 f"matrices). Use '.blocks' instead")
+        return o3.Irreps(list(self.blocks))
+
+    @property
+    def slices(self) -> list[slice]:
+        """Where each block lies in the last dimension."""
+        out, start = [], 0
+        for mul, rep in self.blocks:
+            out.append(slice(start, start + mul * rep.dim))
+            start = out[-1].stop
+        return out
+
+    @property
+    def num_fields(self) -> int:
+        """The number of fields, i.e. of copies over all blocks."""
+        return sum(mul for mul, _ in self.blocks)
+
+    @property
+    def max_degree(self) -> int:
+        """The highest degree that occurs (0 for the empty type)."""
+        return max((rep_degree(rep) for _, rep in self.blocks), default=0)
+
+    @property
+    def is_invariant(self) -> bool:
+        """Whether no element of the group moves a field of this type."""
+        R = torch.cat([self.group.components, self.group.generators])
+        eye = torch.eye(self.dim, dtype=torch.float64, device='cpu')
+        return bool((self.matrix(R) - eye).abs().max() < 1e-9)
+
+    def restrict(self, group: Group | str) -> FieldType:
+        """The same quantities seen under a subgroup.
+
+        Raises:
+            ValueError: If it is not a subgroup.
+        """
+        group = Group.wrap(group)
+        if not group.is_subgroup_of(self.group):
+            raise ValueError(f"Expected a subgroup of {self.group} (got "
+                             f"{group})")
+        blocks = []
+        for mul, rep in self.blocks:
+            if isinstance(rep, Representation):
+                rep = Representation(group, rep(group.generators), rep.name)
+            blocks.append((mul, rep))
+        return FieldType(blocks, group)
+
+    # Action ################################################################
+
+    def matrix(self, R) -> Tensor:
+        r"""The matrix :math:`\rho(R)` of the whole type, float64.
+
+        Shapes:
+            - **R:** :math:`[*, 3, 3]`, **output:** :math:`[*, d, d]`
+        """
+        R = torch.as_tensor(R).detach().to('cpu', torch.float64)
+        out = torch.zeros(*R.shape[:-2], self.dim, self.dim,
+                          dtype=torch.float64, device='cpu')
+        start = 0
+        for mul, rep in self.blocks:
+            D = rep_matrix(rep, R)
+            for _ in range(mul):
+                stop = start + rep.dim
+                out[..., start:stop, start:stop] = D
+                start = stop
+        return out
+
+    def transform(self, x: Tensor, R) -> Tensor:
+        r"""Applies a group element to fields, :math:`\rho(R) \mathbf{x}`.
+
+        Args:
+            x (Tensor): The fields, :math:`[*, d]`.
+            R (Tensor): One element :math:`[3, 3]`, or one for each row,
+                :math:`[*, 3, 3]`.
+
+        Raises:
+            ValueError: If the width is not that of the type.
+        """
+        self.check(x, 'x')
+        R = torch.as_tensor(R).detach().to('cpu', torch.float64)
+        out = []
+        for (mul, rep), s in zip(self.blocks, self.slices):
+            D = rep_matrix(rep, R).to(x.device, x.dtype)
+            block = x[..., s].unflatten(-1, (mul, rep.dim))
+            out.append((block @ D.mT).flatten(-2))
+        return torch.cat(out, dim=-1) if out else x.clone()
+
+    def check(self, x: Tensor, name: str) -> None:
+        """Raises a ValueError unless :obj:`x` has the width of the type."""
+        if x.shape[-1] != self.dim:
+            raise ValueError(f"Expected '{name}' to hold fields of type "
+                             f"{self}, i.e. {self.dim} numbers in its last "
+                             f"dimension (got shape {list(x.shape)})")
+
+    # Values ################################################################
+
+    def __add__(self, other: FieldType) -> FieldType:
+        if not isinstance(other, FieldType):
+            return NotImplemented
+        check_same_group(self, other)
+        return FieldType(self.blocks + other.blocks, self.group)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, FieldType):
+            return NotImplemented
+        return self.blocks == other.blocks and self.group == other.group
+
+    def __hash__(self) -> int:
+        return hash((self.blocks, self.group))
+
+    def __repr__(self) -> str:
+        text = '+'.join(f'{mul}x{rep}' for mul, rep in self.blocks)
+        return f"FieldType({text or '0'}, {self.group.name})"
+
+
+def _read_blocks(irreps, group: Group):
+    if isinstance(irreps, FieldType):
+        irreps = irreps.blocks
+    if isinstance(irreps, Representation):
+        irreps = [(1, irreps)]
+    if isinstance(irreps, (list, tuple)):
+        pairs = [(1, p) if not isinstance(p, (list, tuple)) else tuple(p)
+                 for p in irreps]
+    else:
+        try:
+            pairs = [(mul, ir) for mul, ir in o3.Irreps(irreps)]
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ValueError(
+                f"Expected 'irreps' in e3nn's notation, e.g. "
+                f"'16x0e + 8x1o' (got {irreps!r}): {error}") from error
+    return [(int(mul), rep) for mul, rep in
+            (_read_block(pair, group) for pair in pairs) if mul > 0]
+
+
+def _read_block(pair: Sequence, group: Group):
+    mul, rep = pair
+    if isinstance(rep, Representation):
+        if rep.group != group:
+            raise ValueError(f"Expected representations of {group} (got "
+                             f"'{rep}' of {rep.group})")
+        return mul, rep
+    try:
+        rep = o3.Irrep(rep)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f"Expected an irrep of O(3) such as '1o', or a "
+                         f"Representation (got {rep!r})") from error
+    if rep.l > MAX_DEGREE:
+        raise ValueError(f"Expected degrees up to {MAX_DEGREE} (got '{rep}')")
+    return mul, rep
+
+
+def check_same_group(*types: FieldType) -> None:
+    """Raises a ValueError unless all types are of one group."""
+    for other in types[1:]:
+        if other.group != types[0].group:
+            raise ValueError(
+                f"Expected field types of one group (got {types[0]} and "
+                f"{other}). Restrict one with '.restrict(group)'")

@@ -1,0 +1,460 @@
+r"""Closed subgroups of O(3), each given by a few generating matrices.
+
+A group here is a *set of orthogonal matrices*, nothing more: it is found from
+its generators (finite closure, or the continuous group that they generate
+topologically) and is used through three questions only: which elements does
+it have, is this matrix one of them, and over which elements must a
+polynomial be averaged to get its Haar average (:meth:`Group.design`).
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: More elements than this and the generators are read topologically, as
+#: generating a continuous group.
+MAX_FINITE_ORDER = 1000
+
+_TOLERANCE = 1e-4  # distance below which two matrices are the same element
+
+NAMES = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
+         'SO(2)xMxInv', 'O(2)', 'SO(3)', 'O(3)', 'C<n>', 'D<n>', 'T', 'O', 'I',
+         'and any of them with xM, xF or xInv behind it, as in C4xM, OxInv')
+
+_ALIASES = {'O(2)': 'SO(2)xM', 'C1': '1', 'e': '1'}
+
+
+def rotation(axis: Sequence[float], angle: float) -> np.ndarray:
+    r"""Returns the :math:`3 \times 3` matrix (float64) of the rotation by
+    :obj:`angle` (radians, right-handed) about :obj:`axis`.
+    """
+    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
+    K = np.array([[0., -z, y], [z, 0., -x], [-y, x, 0.]])
+    return np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * K @ K
+
+
+_Z, _X = (0., 0., 1.), (1., 0., 0.)
+_GOLDEN = math.pi * (3 - math.sqrt(5))
+_PHI = (1 + math.sqrt(5)) / 2
+
+_FACTORS = {
+    '1': [],
+    'Inv': [-np.eye(3)],
+    'M': [np.diag([-1., 1., 1.])],
+    'F': [np.diag([1., -1., -1.])],
+    'SO(2)': [rotation(_Z, _GOLDEN)],
+    'SO(3)': [rotation(_Z, _GOLDEN),
+              rotation(_X, _GOLDEN)],
+    'O(3)': [rotation(_Z, _GOLDEN),
+             rotation(_X, _GOLDEN), -np.eye(3)],
+    'T': [rotation(_Z, math.pi),
+          rotation((1., 1., 1.), 2 * math.pi / 3)],
+    'O': [rotation(_Z, math.pi / 2),
+          rotation((1., 1., 1.), 2 * math.pi / 3)],
+    'I': [
+        rotation(_Z, math.pi),
+        rotation((1., 1., 1.), 2 * math.pi / 3),
+        rotation((0., 1., _PHI), 2 * math.pi / 5)
+    ],
+}
+
+
+def _factor_generators(factor: str) -> list[np.ndarray] | None:
+    if factor in _FACTORS:
+        return list(_FACTORS[factor])
+    match = re.fullmatch(r'([CD])([1-9]\d*)', factor)
+    if match is None or int(match[2]) > MAX_FINITE_ORDER // 4:
+        return None
+    generators = [rotation(_Z, 2 * math.pi / int(match[2]))]
+    if match[1] == 'D':
+        generators += _FACTORS['F']
+    return generators
+
+
+def _named_generators(name: str) -> list[np.ndarray]:
+    generators = []
+    for factor in _ALIASES.get(name, name).split('x'):
+        found = _factor_generators(factor)
+        if found is None:
+            raise ValueError(
+                f"Expected 'name' to be one of {', '.join(NAMES)} with "
+                f"n <= {MAX_FINITE_ORDER // 4} (got '{name}'). For any other "
+                f"group use 'Group.from_generators(matrices, name=...)'")
+        generators += found
+    return generators
+
+
+def _frame(axis: str | Sequence[float]) -> np.ndarray:
+    """The smallest rotation that takes z to :obj:`axis`."""
+    if isinstance(axis, str):
+        axes = {'x': (1., 0., 0.), 'y': (0., 1., 0.), 'z': (0., 0., 1.)}
+        if axis not in axes:
+            raise ValueError(f"Expected 'axis' to be 'x', 'y', 'z' or a "
+                             f"vector of three numbers (got '{axis}')")
+        axis = axes[axis]
+    v = np.asarray(axis, dtype=float)
+    if v.shape != (3, ) or not np.isfinite(v).all() or not v.any():
+        raise ValueError(f"Expected 'axis' to be a non-zero vector of three "
+                         f"finite numbers (got {axis})")
+    v = v / np.linalg.norm(v)
+    normal = np.cross(_Z, v)
+    if np.linalg.norm(normal) < 1e-12:
+        return np.eye(3) if v[2] > 0 else rotation(_X, math.pi)
+    return rotation(normal, math.acos(np.clip(v[2], -1, 1)))
+
+
+def _check_orthogonal(matrices) -> np.ndarray:
+    try:
+        if isinstance(matrices, (list, tuple)):
+            matrices = [
+                m.detach().cpu().numpy() if isinstance(m, Tensor) else m
+                for m in matrices
+            ]
+        elif isinstance(matrices, Tensor):
+            matrices = matrices.detach().cpu().numpy()
+        array = np.asarray(matrices, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected 'matrices' to be a list of 3x3 matrices "
+                        f"(got {type(matrices).__name__})") from error
+    if array.size == 0:
+        return np.zeros((0, 3, 3))
+    if array.ndim != 3 or array.shape[1:] != (3, 3):
+        raise ValueError(f"Expected 'matrices' to be a list of 3x3 matrices "
+                         f"(got shape {list(array.shape)})")
+    error = np.abs(array @ array.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
+    if not (error < 1e-5).all():
+        i = int(np.argmax(~(error < 1e-5)))
+        raise ValueError(
+            f"Expected every generator to be orthogonal, R R^T = 1 (got "
+            f"generator {i} with a deviation of {error[i]:.1e}). Make it "
+            f"orthogonal first, e.g. by its polar decomposition")
+    u, _, v = np.linalg.svd(array)  # the nearest orthogonal matrices
+    return u @ v
+
+
+def _is_in(candidates: np.ndarray, elements: np.ndarray,
+           tol: float = _TOLERANCE) -> np.ndarray:
+    # |A - B|^2 = 6 - 2 tr(A^T B) for orthogonal A, B.
+    overlap = candidates.reshape(-1, 9) @ elements.reshape(-1, 9).T
+    return (6 - 2 * overlap < tol * tol).any(axis=1)
+
+
+def _is_repeated(matrices: np.ndarray) -> np.ndarray:
+    """Which matrices occur earlier in the list."""
+    flat = matrices.reshape(-1, 9)
+    same = 6 - 2 * flat @ flat.T < _TOLERANCE**2
+    return np.tril(same, -1).any(axis=1)
+
+
+def _closure(generators: np.ndarray) -> np.ndarray | None:
+    """All products of the generators, or None if there are too many."""
+    elements = np.eye(3)[None]
+    frontier = elements
+    while len(frontier) and len(generators):
+        products = (frontier[:, None] @ generators[None]).reshape(-1, 3, 3)
+        products = products[~_is_in(products, elements)]
+        frontier = products[~_is_repeated(products)]
+        elements = np.concatenate([elements, frontier])
+        if len(elements) > MAX_FINITE_ORDER:
+            return None
+    return elements
+
+
+def _fixed_line(generators: np.ndarray) -> np.ndarray | None:
+    """A unit vector v with g v = +v or -v for all generators, or None."""
+    # v v^T spans, with 1, the matrices S that satisfy g S g^T = S.
+    constraint = [np.kron(g, g) - np.eye(9) for g in generators]
+    _, s, rows = np.linalg.svd(np.concatenate(constraint))
+    for S in rows[s < 1e-7].reshape(-1, 3, 3):
+        for v in np.linalg.eigh(S + S.T)[1].T:
+            if np.allclose(np.abs(generators @ v @ v), 1, atol=1e-9):
+                return v if v[np.abs(v) > 1e-6][0] > 0 else -v
+    return None
+
+
+class Group:
+    r"""A closed subgroup :math:`G \leq \mathrm{O}(3)`.
+
+    .. code-block:: python
+
+        Group('SO(2)')             # rotations about z
+        Group('C6', axis='x')      # six-fold rotations about x
+        Group.from_generators([R1, R2], name='mine')
+
+    Names: :obj:`M` mirrors along X (:math:`x \mapsto -x`), :obj:`F` is the
+    rotation by :math:`\pi` about X, :obj:`Inv` is :math:`\mathbf{x} \mapsto
+    -\mathbf{x}`, :obj:`SO(2)`, :obj:`C<n>` and :obj:`D<n>` turn about Z
+    (:obj:`D<n>` contains :obj:`F`), :obj:`T`, :obj:`O`, :obj:`I` are the
+    rotations of the tetrahedron, cube and icosahedron with two-fold axes
+    along X, Y and Z, and :obj:`AxB` is the group that A and B generate.
+    (Names and conventions of `"Implicit Neural Convolutional Kernels for
+    Steerable CNNs" <https://arxiv.org/abs/2212.06096>`_, Fig. 3.)
+
+    Two groups are equal if they are the same set of matrices, whatever their
+    names and generators.
+
+    Args:
+        name (str): The name, see above.
+        axis (str or list[float], optional): Conjugates the whole group by
+            the smallest rotation that takes z to this axis: :obj:`'x'`,
+            :obj:`'y'`, :obj:`'z'` or three numbers. (default: :obj:`'z'`)
+
+    Raises:
+        ValueError: If the name is unknown (the message lists them) or the
+            axis is not a direction.
+    """
+    def __init__(self, name: str, axis: str | Sequence[float] = 'z'):
+        if not isinstance(name, str):
+            raise TypeError(f"Expected 'name' to be a string such as 'SO(2)' "
+                            f"(got {type(name).__name__})")
+        R = _frame(axis)
+        generators = [R @ g @ R.T for g in _named_generators(name)]
+        if not np.allclose(R, np.eye(3)):
+            axis = axis if isinstance(axis, str) else [
+                round(float(a), 6) for a in axis
+            ]
+            name = f'{name}, axis={axis}'
+        self._setup(name, generators)
+
+    @classmethod
+    def from_generators(cls, matrices, name: str | None = None) -> Group:
+        r"""The smallest closed group that contains the given orthogonal
+        :math:`3 \times 3` matrices.
+
+        Args:
+            matrices (list or Tensor): Orthogonal matrices,
+                :math:`[k, 3, 3]`. One rotation by an angle that is no
+                rational multiple of :math:`2 \pi` generates all rotations
+                about its axis. Generators whose products number more than
+                1,000 are read this way.
+            name (str, optional): What to print. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If a matrix is not orthogonal.
+        """
+        group = cls.__new__(cls)
+        group._setup(name, _check_orthogonal(matrices))
+        return group
+
+    @classmethod
+    def wrap(cls, group: Group | str) -> Group:
+        """Returns a :class:`Group` from a group or its name."""
+        return group if isinstance(group, cls) else _named(group)
+
+    def _setup(self, name, generators):
+        self._generators = np.asarray(generators, dtype=float).reshape(
+            -1, 3, 3)
+        self._elements = _closure(self._generators)
+        self._axis = None
+        if self._elements is not None:
+            self._cosets = self._elements
+            self.dim = 0
+        else:
+            self._axis = _fixed_line(self._generators)
+            self.dim = 3 if self._axis is None else 1
+            self._cosets = self._continuous_cosets()
+        self.name = name or self._default_name()
+
+    # Structure #############################################################
+
+    def _classes(self, matrices: np.ndarray) -> np.ndarray:
+        """(sign on the axis, determinant) of matrices that fix it."""
+        sign = np.einsum('i,nij,j->n', self._axis, matrices, self._axis)
+        det = np.linalg.det(matrices)
+        return np.stack([sign, det], axis=1)
+
+    def _continuous_cosets(self) -> np.ndarray:
+        """One element of each connected component."""
+        if self._axis is None:
+            cosets = [np.eye(3)]
+            if (np.linalg.det(self._generators) < 0).any():
+                cosets.append(-np.eye(3))
+            return np.stack(cosets)
+        R = _frame(self._axis)
+        representatives = {  # (sign on the axis, determinant)
+            (1, 1): np.eye(3),
+            (1, -1): R @ np.diag([-1., 1., 1.]) @ R.T,
+            (-1, 1): R @ np.diag([1., -1., -1.]) @ R.T,
+            (-1, -1): -np.eye(3),
+        }
+        found = {(1, 1)}
+        for sign, det in np.round(self._classes(self._generators)):
+            found |= {(int(sign) * s, int(det) * d) for s, d in found}
+        return np.stack([representatives[c] for c in sorted(found)[::-1]])
+
+    def _default_name(self) -> str:
+        if self.order != math.inf:
+            return f'<finite group of order {self.order}>'
+        kind = 'SO(2)' if self.dim == 1 else 'SO(3)'
+        return f'<{kind} with {len(self._cosets)} components>'
+
+    @property
+    def generators(self) -> Tensor:
+        """The generating matrices, :math:`[k, 3, 3]`, float64."""
+        return torch.from_numpy(self._generators.copy())
+
+    @property
+    def order(self) -> int | float:
+        """The number of elements, :obj:`math.inf` for a continuous group."""
+        return math.inf if self._elements is None else len(self._elements)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the group has finitely many elements."""
+        return self._elements is not None
+
+    @property
+    def elements(self) -> Tensor:
+        r"""All elements of a finite group, :math:`[|G|, 3, 3]`, float64.
+
+        Raises:
+            ValueError: If the group is continuous.
+        """
+        if self._elements is None:
+            raise ValueError(f"Expected a finite group (got {self}, which has "
+                             f"infinitely many elements). Use "
+                             f"'group.sample(n)' instead")
+        return torch.from_numpy(self._elements.copy())
+
+    @property
+    def axis(self) -> Tensor | None:
+        """The axis of a group whose continuous part is SO(2)."""
+        return None if self._axis is None else torch.from_numpy(
+            self._axis.copy())
+
+    @property
+    def components(self) -> Tensor:
+        r"""One element of each connected component, :math:`[c, 3, 3]`."""
+        return torch.from_numpy(self._cosets.copy())
+
+    def contains(self, R, tol: float = 1e-5) -> bool:
+        """Whether the orthogonal matrix :obj:`R` belongs to the group, up to
+        an entry-wise tolerance.
+        """
+        g = _check_orthogonal([R])
+        if self._elements is not None:
+            return bool(_is_in(g, self._elements, 3 * tol)[0])
+        if self._axis is None:
+            return len(self._cosets) == 2 or np.linalg.det(g[0]) > 0
+        classes = self._classes(g)
+        allowed = self._classes(self._cosets)
+        return bool(np.abs(classes - allowed).max(1).min() < tol)
+
+    def is_subgroup_of(self, other: Group | str) -> bool:
+        """Whether every element is also one of the group :obj:`other`."""
+        other = Group.wrap(other)
+        if self.dim > other.dim:
+            return False
+        if self.dim == 1 and other.dim == 1 and abs(
+                abs(self._axis @ other._axis) - 1) > 1e-8:
+            return False
+        return all(other.contains(g) for g in self._cosets)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Group):
+            return NotImplemented
+        return self is other or (hash(self) == hash(other)
+                                 and self.is_subgroup_of(other)
+                                 and other.is_subgroup_of(self))
+
+    def __hash__(self) -> int:
+        improper = int((np.linalg.det(self._cosets) < 0).sum())
+        return hash((self.dim, len(self._cosets), improper))
+
+    def __repr__(self) -> str:
+        return f'Group({self.name})'
+
+    # Sampling and averaging ################################################
+
+    def sample(self, n: int = 1, *, generator: torch.Generator | None = None,
+               dtype: torch.dtype = torch.float64) -> Tensor:
+        r"""Draws elements from the Haar (uniform) measure.
+
+        Args:
+            n (int): The number of elements.
+            generator (torch.Generator, optional): The source of randomness.
+            dtype (torch.dtype, optional): (default: :obj:`torch.float64`)
+
+        Shapes:
+            - **output:** :math:`[n, 3, 3]`
+        """
+        pick = torch.randint(len(self._cosets), (n, ), generator=generator,
+                             device='cpu')
+        g = torch.from_numpy(self._cosets)[pick]
+        if self.dim == 1:
+            angle = 2 * math.pi * torch.rand(n, generator=generator,
+                                             dtype=torch.float64,
+                                             device='cpu')
+            g = _rotations_about(self._axis, angle) @ g
+        elif self.dim == 3:
+            q = torch.randn(n, 4, generator=generator, dtype=torch.float64,
+                            device='cpu')
+            g = _from_quaternion(q) @ g
+        return g.to(dtype)
+
+    def design(self, degree: int) -> tuple[Tensor, Tensor]:
+        r"""A finite set of elements, with weights, whose weighted mean of any
+        polynomial in the matrix entries of total degree :math:`\leq`
+        :obj:`degree` is its Haar average over the group: all elements of a
+        finite group, equally spaced angles for SO(2), Euler angles with
+        Gauss-Legendre nodes for SO(3).
+
+        Shapes:
+            - **output:** :math:`[n, 3, 3]` and :math:`[n]`, float64
+        """
+        cosets = torch.from_numpy(self._cosets)
+        if self.dim == 0:
+            g, weight = cosets.clone(), torch.ones(len(cosets),
+                                                   dtype=torch.float64,
+                                                   device='cpu')
+        else:
+            angles = torch.arange(degree + 1, dtype=torch.float64,
+                                  device='cpu') * (2 * math.pi / (degree + 1))
+            if self.dim == 1:
+                turns = _rotations_about(self._axis, angles)
+                weight = torch.ones(len(turns), dtype=torch.float64,
+                                    device='cpu')
+            else:
+                turns, weight = _euler_design(angles, degree)
+            g = (turns[:, None] @ cosets[None]).reshape(-1, 3, 3)
+            weight = weight.repeat_interleave(len(cosets))
+        return g, weight / weight.sum()
+
+
+@lru_cache(maxsize=None)
+def _named(name: str) -> Group:
+    return Group(name)
+
+
+def _rotations_about(axis: np.ndarray, angle: Tensor) -> Tensor:
+    x, y, z = (float(a) for a in axis)
+    K = torch.tensor([[0., -z, y], [z, 0., -x], [-y, x, 0.]],
+                     dtype=torch.float64, device='cpu')
+    s, c = angle.sin()[:, None, None], angle.cos()[:, None, None]
+    eye = torch.eye(3, dtype=torch.float64, device='cpu')
+    return eye + s * K + (1 - c) * (K @ K)
+
+
+def _from_quaternion(q: Tensor) -> Tensor:
+    w, x, y, z = (q / q.norm(dim=-1, keepdim=True)).unbind(-1)
+    return torch.stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    ], dim=-1).view(*q.shape[:-1], 3, 3)
+
+
+def _euler_design(angles: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    node, weight = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    beta = torch.from_numpy(np.arccos(node))
+    around_z = _rotations_about(np.array(_Z), angles)
+    around_x = _rotations_about(np.array(_X), beta)
+    g = torch.einsum('aij,bjk,ckl->bacil', around_z, around_x, around_z)
+    weight = torch.from_numpy(weight).repeat_interleave(len(angles)**2)
+    return g.reshape(-1, 3, 3), weight

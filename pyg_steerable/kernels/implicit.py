@@ -1,0 +1,117 @@
+"""A G-equivariant MLP of relative position and attributes."""
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..fields import FieldType, check_same_group
+from ..groups import Group
+from ..layers import FieldBatchNorm, Linear, NormGate
+from .basis import SteerableBasis, positive, positive_int
+
+
+class ImplicitBasis(SteerableBasis):
+    r"""The learned basis: the kernel network of `"Implicit Neural
+    Convolutional Kernels for Steerable CNNs"
+    <https://arxiv.org/abs/2212.06096>`_ without its last linear layer, which
+    is the map *B* of :class:`SteerableKernel`,
+
+    .. math::
+        h(\mathbf{x}, \mathbf{z}) = \big(\alpha \circ \mathbf{L}_{n-1} \circ
+        \ldots \circ \alpha \circ \mathbf{L}_1\big) \big(
+        \mathrm{BN}(|\mathbf{x}|^l Y^l(\mathbf{x})) \oplus \mathbf{z} \big) \;
+        e^{-s^2 |\mathbf{x}|^2 / 2}
+
+    with solid harmonics of degree :math:`1 \leq l \leq L`, equivariant
+    linear maps :math:`\mathbf{L}`, and a learned :math:`s`. Lengths are in
+    units of :obj:`radius`. Solid harmonics are polynomials: the basis is
+    smooth at :math:`\mathbf{x} = 0`.
+
+    Args:
+        group (Group or str): The group.
+        hidden (int, optional): Spherical channels of each layer.
+            (default: :obj:`16`)
+        max_degree (int, optional): The band-limit :math:`L` of the channels
+            and the input. (default: :obj:`1`)
+        num_layers (int, optional): Linear layers of the kernel network, the
+            last one (*B*) counted. (default: :obj:`2`)
+        attr_type (FieldType, optional): The type of :math:`\mathbf{z}`.
+            (default: :obj:`None`)
+        radius (float, optional): The unit of length, a typical distance of
+            neighbours. (default: :obj:`1.0`)
+        activation (callable, optional): Builds :math:`\alpha` from a
+            :class:`FieldType`. :class:`NormGate` is equivariant to rounding
+            for every group; :class:`QuotientELU`, the paper's, for finite
+            groups. (default: :class:`NormGate`)
+
+    Shapes:
+        - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
+          **output:** :math:`[E, d_h]`
+    """
+    def __init__(self, group: Group | str, hidden: int = 16,
+                 max_degree: int = 1, num_layers: int = 2,
+                 attr_type: FieldType | None = None, radius: float = 1.0,
+                 activation=NormGate):
+        super().__init__()
+        group = Group.wrap(group)
+        positive_int('hidden', hidden)
+        positive_int('num_layers', num_layers, 2)
+        self.max_degree = positive_int('max_degree', max_degree)
+        self.radius = positive('radius', radius)
+        self.attr_type = (FieldType([], group) if attr_type is None else
+                          FieldType.wrap(attr_type))
+        self.field_type = FieldType.sphere(hidden, max_degree, group)
+        check_same_group(self.field_type, self.attr_type)
+        self._degrees = list(range(1, max_degree + 1))
+        solid = FieldType([(1, o3.Irrep(l, (-1)**l)) for l in self._degrees],
+                          group)
+        self.norm = FieldBatchNorm(solid)
+        self.layers = torch.nn.ModuleList()
+        in_type = solid + self.attr_type
+        for _ in range(num_layers - 1):
+            act = activation(self.field_type)
+            self.layers.append(
+                Linear(in_type, getattr(act, 'in_type', self.field_type)))
+            self.layers.append(act)
+            in_type = self.field_type
+        self.sharpness = Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draws the network again and forgets the statistics."""
+        torch.nn.init.ones_(self.sharpness)
+        for module in [self.norm, *self.layers]:
+            if hasattr(module, 'reset_parameters'):
+                module.reset_parameters()
+
+    @torch.no_grad()
+    def calibrate(self, positions: Tensor, attr: Tensor) -> None:
+        """Sets the statistics of the batch norm from typical positions."""
+        momentum, training = self.norm.momentum, self.norm.training
+        self.norm.momentum = 1.
+        self.norm.train()
+        self.norm(self._solid(positions / self.radius))
+        self.norm.momentum = momentum
+        self.norm.train(training)
+
+    def _solid(self, x: Tensor) -> Tensor:
+        return o3.spherical_harmonics(self._degrees, x, normalize=False,
+                                      normalization='component')
+
+    def forward(self, positions: Tensor, attr: Tensor | None = None
+                ) -> Tensor:
+        self.check_attr(attr, len(positions))
+        x = positions / self.radius
+        h = self.norm(self._solid(x))
+        if attr is not None and self.attr_type.dim:
+            h = torch.cat([h, attr], dim=-1)
+        for layer in self.layers:
+            h = layer(h)
+        square = (self.sharpness * x).square().sum(-1, keepdim=True)
+        return h * torch.exp(-0.5 * square)
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}({self.field_type}, '
+                f'attr={self.attr_type}, layers={len(self.layers) // 2 + 1})')

@@ -1,0 +1,86 @@
+"""A steerable basis followed by a learned equivariant linear map."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..fields import FieldType
+from ..layers.bilinear import Bilinear
+from .basis import SteerableBasis, typical_inputs
+
+
+class SteerableKernel(torch.nn.Module):
+    r"""A G-steerable kernel,
+
+    .. math::
+        k(\mathbf{x}, \mathbf{z}) = \sum_q h_q(\mathbf{x}, \mathbf{z}) \,
+        \mathbf{B}_q \in \mathbb{R}^{d_{out} \times d_{in}}, \qquad
+        k(g \mathbf{x}, \rho_z(g) \mathbf{z}) = \rho_{out}(g) \,
+        k(\mathbf{x}, \mathbf{z}) \, \rho_{in}(g)^{-1}
+
+    from a steerable basis :math:`h` and a learned
+    :math:`\mathbf{B} \in \mathrm{Hom}_G(\rho_h \otimes \rho_{in},
+    \rho_{out})` (`"Implicit Neural Convolutional Kernels"
+    <https://arxiv.org/abs/2212.06096>`_, section 3.2).
+
+    Each block of the basis is divided by its root mean square over typical
+    inputs (normal positions, in units of the basis's radius, and normal
+    attributes), measured at initialisation and kept as a buffer: the paper's
+    generalised He initialisation (section 5.1). Then
+    :math:`k \mathbf{x}` has the variance :obj:`gain` squared for
+    :math:`\mathbf{x}` of unit variance.
+
+    Args:
+        basis (SteerableBasis): The basis.
+        in_type, out_type (FieldType): The types of features.
+        gain (float, optional): (default: :obj:`1.0`)
+    """
+    def __init__(self, basis: SteerableBasis, in_type: FieldType,
+                 out_type: FieldType, gain: float = 1.0):
+        super().__init__()
+        self.basis = basis
+        self.product = Bilinear(basis.field_type, in_type, out_type)
+        self.gain = gain
+        self.register_buffer('scale', torch.ones(basis.field_type.dim))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draws all weights again and measures the scale of the basis."""
+        self.basis.reset_parameters()
+        self.product.reset_parameters()
+        if not self.scale.is_meta:
+            self._measure()
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        positions, attr = (t.to(self.scale.device, self.scale.dtype)
+                           for t in typical_inputs(self.basis))
+        self.basis.calibrate(positions, attr)
+        training = self.basis.training
+        h = self.basis.eval()(positions, attr)
+        self.basis.train(training)
+        for s in self.basis.field_type.slices:
+            rms = h[:, s].square().mean().sqrt()
+            self.scale[s] = self.gain / rms.clamp(min=1e-6)
+
+    def features(self, positions: Tensor, attr: Tensor | None = None
+                 ) -> Tensor:
+        r"""The scaled basis :math:`h`, the factor of the kernel that edges
+        have of their own.
+
+        Shapes:
+            - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
+              **output:** :math:`[E, d_h]`
+        """
+        return self.basis(positions, attr) * self.scale
+
+    def forward(self, positions: Tensor, attr: Tensor | None = None
+                ) -> Tensor:
+        r"""The kernel as matrices (the reference; convolutions do not form
+        them).
+
+        Shapes:
+            - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
+              **output:** :math:`[E, d_{out}, d_{in}]`
+        """
+        return self.product.dense(self.features(positions, attr))

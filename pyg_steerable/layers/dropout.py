@@ -1,0 +1,43 @@
+"""Dropout of whole fields."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..fields import FieldType
+from .constants import ConstantModule
+from .norm import field_index
+
+
+class FieldDropout(ConstantModule):
+    r"""Sets whole fields to zero with probability :obj:`p` while training,
+    and scales the others by :math:`1 / (1 - p)`: all components of a field
+    share their fate, which keeps the layer equivariant.
+
+    Args:
+        field_type (FieldType): The type of input and output.
+        p (float, optional): (default: :obj:`0.5`)
+
+    Shapes:
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+
+    Raises:
+        ValueError: If :obj:`p` is no probability or the width differs.
+    """
+    def __init__(self, field_type: FieldType, p: float = 0.5):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"Expected 'p' in [0, 1) (got {p})")
+        self.field_type, self.p = FieldType.wrap(field_type), p
+        self.register_constant('index', field_index(self.field_type))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.field_type.check(x, 'x')
+        if not self.training or self.p == 0:
+            return x
+        keep = x.new_ones(*x.shape[:-1], self.field_type.num_fields)
+        keep = torch.nn.functional.dropout(keep, self.p)
+        return x * keep[..., self.index]
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.field_type}, p={self.p})'

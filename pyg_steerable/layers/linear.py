@@ -1,0 +1,145 @@
+"""Equivariant linear maps."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..fields import FieldType, check_same_group
+from ..intertwiners import linear_basis
+from .constants import ConstantModule
+
+_TRIVIAL = '0e'
+
+
+class Linear(ConstantModule):
+    r"""The general equivariant affine map between two field types,
+
+    .. math::
+        \mathbf{y}_w = \sum_{v, s} W^{w v}_{s} \otimes Q^{w v}_{s} \,
+        \mathbf{x}_v + \mathbf{b}_w
+
+    where :math:`Q^{wv}_s` is a basis of :math:`\mathrm{Hom}_G(v, w)`,
+    :math:`W^{wv}_s` mixes the copies and the bias lies in the part of each
+    field that the group leaves alone (all of a scalar; the component along
+    the axis of a vector under SO(2)). It commutes with G to rounding. Inputs
+    of unit variance give outputs of unit variance at initialisation.
+
+    Args:
+        in_type (FieldType): The type of the input.
+        out_type (FieldType): The type of the output, of the same group.
+        bias (bool, optional): (default: :obj:`True`)
+
+    Shapes:
+        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`
+
+    Raises:
+        ValueError: If the types belong to different groups or the input has
+            another width.
+    """
+    def __init__(self, in_type: FieldType, out_type: FieldType,
+                 bias: bool = True):
+        super().__init__()
+        self.in_type = FieldType.wrap(in_type)
+        self.out_type = FieldType.wrap(out_type)
+        check_same_group(self.in_type, self.out_type)
+        self._fan_in = _Fans()
+        entry, weight, value = _expansion(self.in_type, self.out_type,
+                                          self._fan_in)
+        self.register_constant('entry', entry)  # where in the matrix
+        self.register_constant('term', weight)  # which weight
+        self.register_constant('value', value)  # times what
+        self.weight = Parameter(torch.empty(self._fan_in.numel))
+        if bias:
+            basis = invariant_vectors(self.out_type)
+            self.register_constant('bias_basis', basis)
+            self.bias = Parameter(torch.empty(basis.shape[1]))
+        else:
+            self.register_parameter('bias', None)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draws the weights for unit variance, and no bias."""
+        with torch.no_grad():
+            self._fan_in.draw(self.weight)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def matrix(self) -> Tensor:
+        r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
+        size = self.out_type.dim * self.in_type.dim
+        terms = self.weight[self.term] * self.value
+        flat = terms.new_zeros(size).index_add(0, self.entry, terms)
+        return flat.view(self.out_type.dim, self.in_type.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.in_type.check(x, 'x')
+        bias = None
+        if self.bias is not None:
+            bias = self.bias_basis @ self.bias
+        return torch.nn.functional.linear(x, self.matrix(), bias)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
+
+
+class _Fans:
+    """Consecutive runs of weights with the deviation each is drawn with."""
+    def __init__(self):
+        self.runs: list[tuple[int, float]] = []
+
+    @property
+    def numel(self) -> int:
+        return sum(n for n, _ in self.runs)
+
+    def draw(self, weight: Tensor) -> None:
+        torch.nn.init.normal_(weight)
+        deviation = [weight.new_full((n, ), std) for n, std in self.runs]
+        if deviation:
+            weight.mul_(torch.cat(deviation))
+
+
+def _expansion(in_type: FieldType, out_type: FieldType, fans: _Fans):
+    """Every non-zero term weight x value of every entry of the matrix."""
+    entries, terms, values, offset = [], [], [], 0
+    for (mw, w), sw in zip(out_type.blocks, out_type.slices):
+        bases = [linear_basis(v, w, in_type.group)
+                 for _, v in in_type.blocks]
+        fan = sum(mv * len(Q) for (mv, _), Q in zip(in_type.blocks, bases))
+        for (mv, v), sv, Q in zip(in_type.blocks, in_type.slices, bases):
+            if not len(Q):
+                continue
+            s, i, j = Q.nonzero(as_tuple=True)
+            row = torch.arange(mw, device='cpu')[:, None, None]
+            column = torch.arange(mv, device='cpu')[:, None]
+            entry = ((sw.start + row * w.dim + i) * in_type.dim + sv.start +
+                     column * v.dim + j)
+            entries.append(entry.flatten())
+            term = offset + (s * mw + row) * mv + column
+            terms.append(term.flatten())
+            values.append(Q[s, i, j].expand(mw, mv, -1).flatten())
+            numel = len(Q) * mw * mv
+            fans.runs.append((numel, (w.dim / fan)**0.5))
+            offset += numel
+    if not entries:
+        empty = torch.zeros(0, dtype=torch.long, device='cpu')
+        return empty, empty.clone(), empty.double()
+    return torch.cat(entries), torch.cat(terms), torch.cat(values)
+
+
+def invariant_vectors(field_type: FieldType) -> Tensor:
+    r"""An orthonormal basis of the vectors that the group leaves alone,
+    :math:`[d, n]` float64, each inside one field.
+    """
+    columns = []
+    for (mul, rep), s in zip(field_type.blocks, field_type.slices):
+        for q in linear_basis(_TRIVIAL, rep, field_type.group)[:, :, 0]:
+            for m in range(mul):
+                column = q.new_zeros(field_type.dim)
+                start = s.start + m * rep.dim
+                column[start:start + rep.dim] = q
+                columns.append(column)
+    if not columns:
+        return torch.zeros(field_type.dim, 0, dtype=torch.float64,
+                           device='cpu')
+    return torch.stack(columns, dim=1)

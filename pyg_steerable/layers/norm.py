@@ -1,0 +1,106 @@
+"""Normalisation of fields."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..fields import FieldType
+from .constants import ConstantModule
+from .linear import invariant_vectors
+
+
+def field_index(field_type: FieldType) -> Tensor:
+    """The number of the field that each component belongs to, [d]."""
+    sizes = [rep.dim for mul, rep in field_type.blocks for _ in range(mul)]
+    return torch.arange(len(sizes), device='cpu').repeat_interleave(
+        torch.tensor(sizes, dtype=torch.long, device='cpu'))
+
+
+def field_mean(field_type: FieldType) -> Tensor:
+    """The matrix that averages over the components of each field, [d, F]."""
+    index = field_index(field_type)
+    size = index.bincount(minlength=field_type.num_fields)
+    mean = torch.zeros(field_type.dim, field_type.num_fields,
+                       dtype=torch.float64, device='cpu')
+    mean[torch.arange(field_type.dim, device='cpu'), index] = (
+        1 / size[index].double())
+    return mean
+
+
+class FieldBatchNorm(ConstantModule):
+    r"""Batch normalisation of whole fields,
+
+    .. math::
+        \mathbf{y}_f = \gamma_f \frac{\mathbf{x}_f - \bar{\mathbf{x}}_f}
+        {\sqrt{\langle |\mathbf{x}_f - \bar{\mathbf{x}}_f|^2 / d_f \rangle +
+        \epsilon}} + \boldsymbol{\beta}_f
+
+    with one scale for all components of a field, and mean and shift only in
+    the part of a field that the group leaves alone (a scalar), so that it
+    commutes with G to rounding. (Conventions of `"Implicit Neural
+    Convolutional Kernels" <https://arxiv.org/abs/2212.06096>`_, section 5.1,
+    and of the field batch-norm of `"3D Steerable CNNs"
+    <https://arxiv.org/abs/1807.02547>`_.)
+
+    Args:
+        field_type (FieldType): The type of input and output.
+        eps (float, optional): (default: :obj:`1e-5`)
+        momentum (float, optional): Of the running statistics.
+            (default: :obj:`0.1`)
+        affine (bool, optional): Learn :math:`\gamma, \beta`.
+            (default: :obj:`True`)
+
+    Shapes:
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+
+    Raises:
+        ValueError: If the input has another width.
+    """
+    def __init__(self, field_type: FieldType, eps: float = 1e-5,
+                 momentum: float = 0.1, affine: bool = True):
+        super().__init__()
+        self.field_type = field_type = FieldType.wrap(field_type)
+        self.eps, self.momentum, self.affine = eps, momentum, affine
+        self.register_constant('index', field_index(field_type))
+        self.register_constant('mean_of', field_mean(field_type))
+        self.register_constant('invariant', invariant_vectors(field_type))
+        fields, scalars = field_type.num_fields, self.invariant.shape[1]
+        self.weight = Parameter(torch.empty(fields)) if affine else None
+        self.bias = Parameter(torch.empty(scalars)) if affine else None
+        self.register_buffer('running_mean', torch.zeros(scalars))
+        self.register_buffer('running_var', torch.ones(fields))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Forgets the statistics and learned scales."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1.)
+        if self.affine:
+            torch.nn.init.ones_(self.weight)
+            torch.nn.init.zeros_(self.bias)
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training or x.shape[0] == 0:
+            return self.running_mean, self.running_var
+        mean = x.mean(0) @ self.invariant
+        centred = x - self.invariant @ mean
+        var = centred.square().mean(0) @ self.mean_of
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype),
+                                    self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype),
+                                   self.momentum)
+        return mean, var
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.field_type.check(x, 'x')
+        mean, var = self._statistics(x.reshape(-1, x.shape[-1]))
+        scale = (var + self.eps).rsqrt()
+        if self.affine:
+            scale = scale * self.weight
+        out = (x - self.invariant @ mean) * scale[self.index]
+        return out + self.invariant @ self.bias if self.affine else out
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.field_type})'

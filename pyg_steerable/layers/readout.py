@@ -1,0 +1,55 @@
+"""From fields to invariant numbers."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..fields import FieldType
+from .constants import ConstantModule
+from .linear import Linear
+from .norm import field_mean
+
+
+class InvariantReadout(ConstantModule):
+    r"""Invariant numbers from fields: a learned linear map of the invariant
+    parts of the fields (scalars; the component along the axis under SO(2))
+    and of the norms of the other fields,
+
+    .. math::
+        \mathbf{y} = \mathbf{L} \big[ \mathbf{x} \,\Vert\,
+        \sqrt{|\mathbf{x}_f|^2 / d_f + \epsilon} - \sqrt{\epsilon} \big].
+
+    Args:
+        in_type (FieldType): The type of the input.
+        out_channels (int): The number of invariants.
+        eps (float, optional): Keeps the norm smooth at zero.
+            (default: :obj:`1e-4`)
+
+    Shapes:
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, C]`
+    """
+    def __init__(self, in_type: FieldType, out_channels: int,
+                 eps: float = 1e-4):
+        super().__init__()
+        self.in_type = in_type = FieldType.wrap(in_type)
+        self.out_channels, self.eps = out_channels, eps
+        mean = field_mean(in_type)
+        mean = mean[:, mean.count_nonzero(dim=0) > 1]
+        self.register_constant('mean_of', mean)
+        norms = FieldType([(mean.shape[1], '0e')], in_type.group)
+        scalars = FieldType([(out_channels, '0e')], in_type.group)
+        self.linear = Linear(in_type + norms, scalars)
+
+    def reset_parameters(self):
+        """Resets the linear map."""
+        self.linear.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.in_type.check(x, 'x')
+        square = x.square() @ self.mean_of
+        norm = (square + self.eps).sqrt() - self.eps**0.5
+        return self.linear(torch.cat([x, norm], dim=-1))
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}({self.in_type}, '
+                f'{self.out_channels})')

@@ -1,0 +1,412 @@
+"""Steerable convolutions on graphs with positions."""
+from __future__ import annotations
+
+from typing import Optional, Union
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MessagePassing
+from torch_geometric.typing import (Adj, OptPairTensor, OptTensor, PairTensor,
+                                    Size)
+
+from ..fields import FieldType, check_same_group
+from ..kernels import HarmonicBasis, ImplicitBasis, SteerableBasis
+from ..kernels.basis import positive
+from ..kernels.kernel import SteerableKernel
+from ..layers import Linear, NormGate
+from ..ops.contract import ORDERS
+from .edges import check_edges, read_edges
+
+
+class SteerableConv(MessagePassing):
+    r"""The steerable point convolution from the `"Implicit Neural
+    Convolutional Kernels for Steerable CNNs"
+    <https://arxiv.org/abs/2212.06096>`_ paper (eq. 13), with any steerable
+    basis,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \mathbf{L} \mathbf{x}_i +
+        \sum_{j \in \mathcal{N}(i)} e_{ij} \,
+        k(\mathbf{p}_j - \mathbf{p}_i, \mathbf{z}_{ij}) \, \mathbf{x}_j,
+        \qquad
+        k(\mathbf{x}, \mathbf{z}) = \sum_q h_q(\mathbf{x}, \mathbf{z}) \,
+        \mathbf{B}_q
+
+    where :math:`h` is the basis, :math:`\mathbf{B}` a learned equivariant
+    map (:class:`~pyg_steerable.kernels.SteerableKernel`) and
+    :math:`\mathbf{L}` an equivariant linear map, the term :math:`i = j`. It
+    commutes with translations and with the group of its types, to rounding
+    if the basis does:
+
+    .. math::
+        \mathbf{x}^{\prime}(\rho_{in}(g) \mathbf{x}, g \mathbf{p} + \mathbf{t},
+        \rho_z(g) \mathbf{z}) = \rho_{out}(g) \, \mathbf{x}^{\prime}.
+
+    The matrices :math:`k` are never formed: outer products
+    :math:`h_{ij} \otimes \mathbf{x}_j` are summed per node and go through
+    :math:`\mathbf{B}` once (:func:`pyg_steerable.ops.contract`). Explainers
+    and hooks of :class:`~torch_geometric.nn.MessagePassing` see the plain
+    messages instead.
+
+    Args:
+        in_type (FieldType): The type of the input features.
+        out_type (FieldType): The type of the output features.
+        basis (SteerableBasis): The steerable basis.
+        edge_type (FieldType, optional): The type of :obj:`edge_attr`.
+            (default: :obj:`None`)
+        node_type (FieldType, optional): The type of :obj:`node_attr`, taken
+            from both ends of an edge. (default: :obj:`None`)
+        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`; nothing else
+            commutes with the group. (default: :obj:`"sum"`)
+        root_weight (bool, optional): If set to :obj:`False`, the layer has
+            no term :math:`\mathbf{L} \mathbf{x}_i`. (default: :obj:`True`)
+        bias (bool, optional): If set to :obj:`False`, the layer adds no
+            bias to invariant components. (default: :obj:`True`)
+        num_neighbors (float, optional): The typical number of neighbours:
+            sets the scale of the initial weights so that outputs have unit
+            variance. (default: :obj:`16.0`)
+        order (str, optional): The order of evaluation, see
+            :func:`pyg_steerable.ops.contract`. (default: :obj:`"auto"`)
+        validate (bool, optional): Check at every call, on any device and at
+            the cost of a synchronisation, that positions are finite and
+            indices in range. On the CPU indices are always checked.
+            (default: :obj:`False`)
+        **kwargs (optional): Additional arguments of
+            :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
+          :math:`((|\mathcal{V_s}|, d_{in}), (|\mathcal{V_t}|, d_{in}))` if
+          bipartite (the second may be :obj:`None`), positions
+          :math:`(|\mathcal{V}|, 3)` or a pair of them, edge indices
+          :math:`(2, |\mathcal{E}|)`, edge attributes
+          :math:`(|\mathcal{E}|, d_z)` *(optional)*, edge weights
+          :math:`(|\mathcal{E}|)` *(optional)*
+        - **output:** node features :math:`(|\mathcal{V}|, d_{out})` or
+          :math:`(|\mathcal{V_t}|, d_{out})` if bipartite
+
+    Raises:
+        ValueError: If types belong to different groups, an aggregation does
+            not commute with the group, or shapes do not fit.
+        TypeError: If :obj:`edge_index` does not hold integers.
+    """
+    propagate_type = {
+        'x': OptPairTensor,
+        'pos': PairTensor,
+        'edge_attr': OptTensor,
+        'edge_weight': OptTensor,
+        'node_attr': Optional[PairTensor],
+    }
+
+    def __init__(self, in_type: FieldType, out_type: FieldType,
+                 basis: SteerableBasis, edge_type: FieldType | None = None,
+                 node_type: FieldType | None = None, *, aggr: str = 'sum',
+                 root_weight: bool = True, bias: bool = True,
+                 num_neighbors: float = 16., order: str = 'auto',
+                 validate: bool = False, **kwargs):
+        if aggr not in ('sum', 'add', 'mean'):
+            raise ValueError(
+                f"Expected 'aggr' to be 'sum' or 'mean' (got {aggr!r}): the "
+                f"group mixes the components of a field, and no other "
+                f"aggregation commutes with that")
+        if kwargs.get('decomposed_layers', 1) != 1:
+            raise ValueError(
+                f"Expected 'decomposed_layers' to be 1 (got "
+                f"{kwargs['decomposed_layers']}): it would cut fields apart")
+        if order not in ORDERS:
+            raise ValueError(f"Expected 'order' to be one of {ORDERS} (got "
+                             f"{order!r})")
+        super().__init__(aggr='sum' if aggr == 'add' else aggr, **kwargs)
+        self.in_type = FieldType.wrap(in_type)
+        self.out_type = FieldType.wrap(out_type)
+        group = self.in_type.group
+        none = FieldType([], group)
+        self.edge_type = FieldType.wrap(none if edge_type is None else
+                                        edge_type)
+        self.node_type = FieldType.wrap(none if node_type is None else
+                                        node_type)
+        check_same_group(self.in_type, self.out_type, self.edge_type,
+                         self.node_type, basis.field_type)
+        attr_type = self.edge_type + self.node_type + self.node_type
+        if basis.attr_type != attr_type:
+            raise ValueError(
+                f"Expected a basis with attributes of type {attr_type}: "
+                f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
+        self.order, self.validate = order, validate
+        self.root_weight = root_weight
+        num_neighbors = positive('num_neighbors', num_neighbors)
+        # Half of the variance from the neighbours, half from the root.
+        gain = num_neighbors**(0.5 if aggr == 'mean' else -0.5)
+        self._share = 0.5**0.5 if root_weight else 1.
+        self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
+                                      gain * self._share)
+        self.lin = Linear(self.in_type if root_weight else none,
+                          self.out_type, bias=bias)
+        self._scale_root()
+
+    def _scale_root(self):
+        with torch.no_grad():
+            self.lin.weight.mul_(self._share)
+
+    def reset_parameters(self):
+        r"""Resets all learnable parameters of the module."""
+        super().reset_parameters()
+        self.kernel.reset_parameters()
+        self.lin.reset_parameters()
+        self._scale_root()
+
+    def forward(
+        self,
+        x: Union[Tensor, OptPairTensor],
+        pos: Union[Tensor, PairTensor],
+        edge_index: Adj,
+        edge_attr: OptTensor = None,
+        edge_weight: OptTensor = None,
+        size: Size = None,
+        node_attr: Optional[Union[Tensor, PairTensor]] = None,
+    ) -> Tensor:
+        x = (x, x) if isinstance(x, Tensor) else tuple(x)
+        pos = (pos, pos) if isinstance(pos, Tensor) else tuple(pos)
+        if isinstance(node_attr, Tensor):
+            node_attr = (node_attr, node_attr)
+        self._check(x, pos, edge_attr, node_attr)
+        j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
+        if self._wants_messages:
+            out = self.propagate(edge_index, x=x, pos=pos,
+                                 edge_attr=edge_attr, edge_weight=edge_weight,
+                                 node_attr=node_attr,
+                                 size=(len(pos[0]), len(pos[1])))
+        else:
+            out = self._convolve(x, pos, edge_index, edge_attr, edge_weight,
+                                 node_attr, i, j)
+        root = x[i]
+        if root is None or not self.root_weight:
+            root = out.new_zeros(len(pos[i]), self.lin.in_type.dim)
+        return out + self.lin(root)
+
+    def _convolve(self, x, pos, edge_index, edge_attr, edge_weight, node_attr,
+                  i: int, j: int) -> Tensor:
+        edges, edge_attr, edge_weight = read_edges(edge_index, edge_attr,
+                                                   edge_weight, self.flow)
+        check_edges(edges, pos, edge_attr, edge_weight, self.validate)
+        src, dst = edges[j], edges[i]
+        device = pos[0].device.type
+        with torch.autocast(device, enabled=False):
+            # Geometry, basis and sums stay in the precision of the weights.
+            h = self.kernel.features(
+                self._relative(pos[j][src], pos[i][dst]),
+                self._attributes(
+                    edge_attr, None if node_attr is None else
+                    node_attr[i][dst],
+                    None if node_attr is None else node_attr[j][src]))
+            if edge_weight is not None:
+                h = h * edge_weight.to(h.dtype).view(-1, 1)
+            out = self.kernel.product(h, x[j].to(h.dtype), src, dst,
+                                      len(pos[i]), self.order)
+            if self.aggr == 'mean':
+                count = out.new_zeros(len(out)).index_add(
+                    0, dst, out.new_ones(1).expand(len(dst)))
+                out = out / count.clamp(min=1).view(-1, 1)
+        return out
+
+    def _relative(self, pos_j: Tensor, pos_i: Tensor) -> Tensor:
+        return (pos_j - pos_i).to(self.lin.weight.dtype)
+
+    def _attributes(self, edge_attr: OptTensor, attr_i: OptTensor,
+                    attr_j: OptTensor) -> OptTensor:
+        parts = []
+        if self.edge_type.dim:
+            parts.append(edge_attr)
+        if self.node_type.dim:
+            parts += [attr_i, attr_j]
+        if not parts:
+            return None
+        return torch.cat(parts, dim=-1).to(self.lin.weight.dtype)
+
+    def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor,
+                edge_attr: OptTensor, edge_weight: OptTensor,
+                node_attr_i: OptTensor, node_attr_j: OptTensor) -> Tensor:
+        kernel = self.kernel(
+            self._relative(pos_j, pos_i),
+            self._attributes(edge_attr, node_attr_i, node_attr_j))
+        out = (kernel @ x_j.to(kernel.dtype).unsqueeze(-1)).squeeze(-1)
+        if edge_weight is not None:
+            out = out * edge_weight.to(out.dtype).view(-1, 1)
+        return out
+
+    @property
+    def _wants_messages(self) -> bool:
+        return bool(self.order == 'reference' or self.explain
+                    or self._message_forward_hooks
+                    or self._message_forward_pre_hooks
+                    or self._aggregate_forward_hooks
+                    or self._aggregate_forward_pre_hooks
+                    or self._propagate_forward_hooks
+                    or self._propagate_forward_pre_hooks)
+
+    def _check(self, x, pos, edge_attr, node_attr):
+        j = 0 if self.flow == 'source_to_target' else 1
+        if x[j] is None:
+            raise ValueError(f"Expected features of the source nodes, 'x"
+                             f"[{j}]' (got None)")
+        for k in range(2):
+            if pos[k].dim() != 2 or pos[k].shape[1] != 3:
+                raise ValueError(f"Expected 'pos' of shape [N, 3] (got "
+                                 f"{list(pos[k].shape)})")
+            if x[k] is None:
+                continue
+            self.in_type.check(x[k], 'x')
+            if x[k].dim() != 2 or x[k].shape[0] != pos[k].shape[0]:
+                raise ValueError(
+                    f"Expected 'x' and 'pos' to have one row per node (got "
+                    f"{list(x[k].shape)} and {list(pos[k].shape)})")
+        if self.edge_type.dim == 0 and edge_attr is not None:
+            raise ValueError(f"Expected no 'edge_attr' (got shape "
+                             f"{list(edge_attr.shape)}). Name its type with "
+                             f"'edge_type' when building the layer")
+        if self.edge_type.dim and edge_attr is not None:
+            self.edge_type.check(edge_attr, 'edge_attr')
+        if (self.node_type.dim == 0) != (node_attr is None):
+            raise ValueError(
+                f"Expected 'node_attr' of type {self.node_type} (got "
+                f"{'None' if node_attr is None else 'one'}). Its type is "
+                f"named by 'node_type' when building the layer")
+        for k in range(2 if node_attr is not None else 0):
+            self.node_type.check(node_attr[k], 'node_attr')
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
+
+
+def _kernel_group(in_type, out_type):
+    in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
+    check_same_group(in_type, out_type)
+    return in_type, out_type
+
+
+class ImplicitSteerableConv(SteerableConv):
+    r"""The steerable convolution with implicit kernels from the `"Implicit
+    Neural Convolutional Kernels for Steerable CNNs"
+    <https://arxiv.org/abs/2212.06096>`_ paper,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \mathbf{L} \mathbf{x}_i +
+        \sum_{j \in \mathcal{N}(i)}
+        \mathrm{MLP}(\mathbf{p}_j - \mathbf{p}_i, \mathbf{z}_{ij}) \,
+        \mathbf{x}_j
+
+    where :math:`\mathrm{MLP}` is a G-equivariant network of the relative
+    position and of attributes of any type
+    (:class:`~pyg_steerable.kernels.ImplicitBasis`), for any closed subgroup
+    G of O(3). See :class:`SteerableConv` for the guarantee and for
+    :meth:`forward`.
+
+    .. code-block:: python
+
+        in_type = FieldType('8x0e + 4x1o', group='SO(2)')
+        out_type = FieldType('16x0e + 8x1o', group='SO(2)')
+        conv = ImplicitSteerableConv(in_type, out_type)
+        out = conv(x, pos, edge_index)
+
+    Args:
+        in_type (FieldType): The type of the input features.
+        out_type (FieldType): The type of the output features.
+        edge_type (FieldType, optional): The type of :obj:`edge_attr`: any,
+            e.g. scalars or vectors. (default: :obj:`None`)
+        node_type (FieldType, optional): The type of :obj:`node_attr`, taken
+            from both ends of an edge. (default: :obj:`None`)
+        hidden (int, optional): Spherical channels of the kernel network.
+            (default: :obj:`16`)
+        num_layers (int, optional): Linear layers of the kernel network.
+            (default: :obj:`2`)
+        max_degree (int, optional): Band-limit of its channels. (default: the
+            highest degree of the two types, at least 1)
+        radius (float, optional): The unit of length, a typical distance of
+            neighbours. (default: :obj:`1.0`)
+        activation (callable, optional): See
+            :class:`~pyg_steerable.kernels.ImplicitBasis`.
+            (default: :class:`NormGate`)
+        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
+            (default: :obj:`"sum"`)
+        **kwargs (optional): Additional arguments of :class:`SteerableConv`.
+
+    Shapes:
+        - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
+          :math:`((|\mathcal{V_s}|, d_{in}), (|\mathcal{V_t}|, d_{in}))` if
+          bipartite, positions :math:`(|\mathcal{V}|, 3)` or a pair of them,
+          edge indices :math:`(2, |\mathcal{E}|)`, edge attributes
+          :math:`(|\mathcal{E}|, d_z)` *(optional)*
+        - **output:** node features :math:`(|\mathcal{V}|, d_{out})` or
+          :math:`(|\mathcal{V_t}|, d_{out})` if bipartite
+    """
+    def __init__(self, in_type: FieldType, out_type: FieldType,
+                 edge_type: FieldType | None = None,
+                 node_type: FieldType | None = None, *, hidden: int = 16,
+                 num_layers: int = 2, max_degree: int | None = None,
+                 radius: float = 1.0, activation=NormGate, aggr: str = 'sum',
+                 **kwargs):
+        in_type, out_type = _kernel_group(in_type, out_type)
+        if max_degree is None:
+            max_degree = max(in_type.max_degree, out_type.max_degree, 1)
+        attr_type = FieldType([], in_type.group)
+        for part in (edge_type, node_type, node_type):
+            if part is not None:
+                attr_type = attr_type + FieldType.wrap(part)
+        basis = ImplicitBasis(in_type.group, hidden, max_degree, num_layers,
+                              attr_type, radius, activation)
+        super().__init__(in_type, out_type, basis, edge_type, node_type,
+                         aggr=aggr, **kwargs)
+
+
+class HarmonicSteerableConv(SteerableConv):
+    r"""The steerable convolution with the analytic kernel basis of the `"3D
+    Steerable CNNs: Learning Rotationally Equivariant Features in Volumetric
+    Data" <https://arxiv.org/abs/1807.02547>`_ paper,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \mathbf{L} \mathbf{x}_i +
+        \sum_{j \in \mathcal{N}(i)} \sum_{m, J} \mathbf{B}_{m J}
+        \big( \varphi_m(r_{ij}) Y^J(\hat{\mathbf{r}}_{ij}) \otimes
+        \mathbf{x}_j \big)
+
+    with Gaussian shells :math:`\varphi_m` and spherical harmonics
+    :math:`Y^J` (:class:`~pyg_steerable.kernels.HarmonicBasis`). For other
+    groups than SO(3) and O(3) it is the baseline of the implicit-kernels
+    paper: the O(3) basis restricted to the group. See :class:`SteerableConv`
+    for the guarantee and for :meth:`forward`.
+
+    Args:
+        in_type (FieldType): The type of the input features.
+        out_type (FieldType): The type of the output features.
+        max_degree (int, optional): The highest harmonic. (default: the sum
+            of the highest degrees of the two types: every kernel that these
+            shells allow)
+        radius (float, optional): The radius of the last shell.
+            (default: :obj:`1.0`)
+        shells (int, optional): The number of shells. (default: :obj:`3`)
+        sigma (float, optional): Their width, in units of their spacing.
+            (default: :obj:`0.6`)
+        band_limit (list[int], optional): The highest harmonic of each shell.
+            (default: :obj:`None`)
+        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
+            (default: :obj:`"sum"`)
+        **kwargs (optional): Additional arguments of :class:`SteerableConv`.
+
+    Shapes:
+        - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
+          :math:`((|\mathcal{V_s}|, d_{in}), (|\mathcal{V_t}|, d_{in}))` if
+          bipartite, positions :math:`(|\mathcal{V}|, 3)` or a pair of them,
+          edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** node features :math:`(|\mathcal{V}|, d_{out})` or
+          :math:`(|\mathcal{V_t}|, d_{out})` if bipartite
+    """
+    def __init__(self, in_type: FieldType, out_type: FieldType, *,
+                 max_degree: int | None = None, radius: float = 1.0,
+                 shells: int = 3, sigma: float = 0.6, band_limit=None,
+                 aggr: str = 'sum', **kwargs):
+        in_type, out_type = _kernel_group(in_type, out_type)
+        if max_degree is None:
+            max_degree = in_type.max_degree + out_type.max_degree
+        basis = HarmonicBasis(in_type.group, max_degree, radius, shells,
+                              sigma, band_limit)
+        super().__init__(in_type, out_type, basis, aggr=aggr, **kwargs)
