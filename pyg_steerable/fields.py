@@ -20,6 +20,13 @@ from .groups import Group
 MAX_DEGREE = 11
 
 
+def _on_cpu(matrix) -> Tensor:
+    """In float64 on the CPU, whatever the default device."""
+    if isinstance(matrix, Tensor):
+        return matrix.detach().to('cpu', torch.float64)
+    return torch.as_tensor(matrix, dtype=torch.float64, device='cpu')
+
+
 @lru_cache(maxsize=None)
 def _probe(degree: int) -> tuple[Tensor, Tensor]:
     """Points on the sphere and the pseudo-inverse of the harmonics there."""
@@ -94,17 +101,19 @@ class Representation:
     def _check(self, matrices) -> Tensor:
         generators = self.group.generators
         if isinstance(matrices, (list, tuple)):
-            matrices = torch.stack([torch.as_tensor(m) for m in matrices])
-        matrices = torch.as_tensor(matrices).detach().to('cpu', torch.float64)
+            matrices = torch.stack([_on_cpu(m) for m in matrices])
+        matrices = _on_cpu(matrices)
         if (matrices.dim() != 3 or len(matrices) != len(generators)
-                or matrices.shape[1] != matrices.shape[2]):
+                or matrices.shape[1] != matrices.shape[2]
+                or matrices.shape[1] == 0):
             raise ValueError(
-                f"Expected 'matrices' of shape [{len(generators)}, d, d], one "
-                f"for each generator of {self.group} (got "
+                f"Expected 'matrices' of shape [{len(generators)}, d, d] with "
+                f"d > 0, one for each generator of {self.group} (got "
                 f"{list(matrices.shape)})")
         eye = torch.eye(matrices.shape[1], dtype=torch.float64, device='cpu')
-        error = float((matrices @ matrices.mT - eye).abs().max())
-        if not error < 1e-6:
+        deviation = (matrices @ matrices.mT - eye).abs()
+        if not (deviation < 1e-6).all():
+            error = float(deviation.max())
             raise ValueError(
                 f"Expected orthogonal 'matrices', rho rho^T = 1 (got a "
                 f"deviation of {error:.1e}). Change to a basis in which the "
@@ -299,7 +308,7 @@ class FieldType:
         """Whether no element of the group moves a field of this type."""
         R = torch.cat([self.group.components, self.group.generators])
         eye = torch.eye(self.dim, dtype=torch.float64, device='cpu')
-        return bool((self.matrix(R) - eye).abs().max() < 1e-9)
+        return bool(((self.matrix(R) - eye).abs() < 1e-9).all())
 
     def restrict(self, group: Group | str) -> FieldType:
         """The same quantities seen under a subgroup.
@@ -326,7 +335,7 @@ class FieldType:
         Shapes:
             - **R:** :math:`[*, 3, 3]`, **output:** :math:`[*, d, d]`
         """
-        R = torch.as_tensor(R).detach().to('cpu', torch.float64)
+        R = _on_cpu(R)
         out = torch.zeros(*R.shape[:-2], self.dim, self.dim,
                           dtype=torch.float64, device='cpu')
         start = 0
@@ -350,7 +359,7 @@ class FieldType:
             ValueError: If the width is not that of the type.
         """
         self.check(x, 'x')
-        R = torch.as_tensor(R).detach().to('cpu', torch.float64)
+        R = _on_cpu(R)
         out = []
         for (mul, rep), s in zip(self.blocks, self.slices):
             D = rep_matrix(rep, R).to(x.device, x.dtype)
@@ -392,11 +401,11 @@ class FieldType:
 def _read_blocks(irreps, group: Group):
     if isinstance(irreps, FieldType):
         irreps = irreps.blocks
-    if isinstance(irreps, Representation):
+    single = (str, Representation, o3.Irrep)  # an Irrep is a tuple, too
+    if isinstance(irreps, single[1:]):
         irreps = [(1, irreps)]
     if isinstance(irreps, (list, tuple)):
-        pairs = [(1, p) if not isinstance(p, (list, tuple)) else tuple(p)
-                 for p in irreps]
+        pairs = [(1, p) if isinstance(p, single) else p for p in irreps]
     else:
         try:
             pairs = [(mul, ir) for mul, ir in o3.Irreps(irreps)]
@@ -404,12 +413,20 @@ def _read_blocks(irreps, group: Group):
             raise ValueError(
                 f"Expected 'irreps' in e3nn's notation, e.g. "
                 f"'16x0e + 8x1o' (got {irreps!r}): {error}") from error
-    return [(int(mul), rep) for mul, rep in
+    return [(mul, rep) for mul, rep in
             (_read_block(pair, group) for pair in pairs) if mul > 0]
 
 
 def _read_block(pair: Sequence, group: Group):
-    mul, rep = pair
+    try:
+        copies, rep = pair
+        mul = int(copies)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"Expected pairs of copies and a representation, "
+                         f"e.g. (16, '1o') (got {pair!r})") from error
+    if mul != copies or mul < 0:
+        raise ValueError(f"Expected the number of copies to be a "
+                         f"non-negative integer (got {copies!r})")
     if isinstance(rep, Representation):
         if rep.group != group:
             raise ValueError(f"Expected representations of {group} (got "

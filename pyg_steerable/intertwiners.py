@@ -118,7 +118,8 @@ def _closed_form(reps: tuple, group: Group) -> Tensor:
     if len(ls) == 2:
         eye = torch.eye(dims[0], dtype=torch.float64, device='cpu')
         return eye[None] / dims[0]**0.5
-    C = o3.wigner_3j(*ls, dtype=torch.float64, device='cpu')
+    with torch.device('cpu'):  # whatever the default device
+        C = o3.wigner_3j(*ls, dtype=torch.float64)
     first = C.flatten()[C.flatten().abs() > 1e-6][0]
     return _clean(C * first.sign() / C.norm())[None]
 

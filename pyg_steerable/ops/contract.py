@@ -26,8 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Bytes that the outer products of one chunk of nodes may take.
-CHUNK_BYTES = {'cpu': 6 * 2**20, 'cuda': 256 * 2**20}
+#: Bytes that the temporaries of one chunk of nodes may take.
+CHUNK_BYTES = {'cpu': 16 * 2**20, 'cuda': 256 * 2**20}
 
 ORDERS = ('auto', 'aggregate', 'source', 'reference')
 
@@ -163,24 +163,31 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
 
 def cheapest_order(num_edges: int, num_src: int, num_dst: int, h_dim: int,
                    in_dim: int, out_dim: int, paths: Sequence[Path]) -> str:
-    """Counts multiplications of the two orders of evaluation."""
-    here = 1. * num_edges * h_dim * in_dim
-    there = 1. * num_edges * h_dim * out_dim
-    for path in paths:
-        here += num_dst * min(_costs([path]))
-        there += num_src * min(_costs([path.transposed()]))
+    """Counts the operations of the two orders of evaluation."""
+    mirrored = [path.transposed() for path in paths]
+    here = (num_edges * h_dim * in_dim +
+            num_dst * min(_costs(paths, h_dim * in_dim, out_dim)))
+    there = (num_edges * h_dim * out_dim +
+             num_src * min(_costs(mirrored, h_dim * out_dim, in_dim)))
     return 'aggregate' if here <= there else 'source'
 
 
-def _costs(paths: Sequence[Path]) -> tuple[int, int]:
-    """Multiplications per node for paths that share (u, v): through the maps
-    Q and then the weights, or with the two multiplied out.
+# Multiplications in the time in which one number is moved.
+_MOVE = 64
+
+
+def _costs(paths: Sequence[Path], outer_dim: int,
+           out_dim: int) -> tuple[int, int]:
+    """Operations per node: through the maps Q and then the weights, or with
+    the two multiplied out to one matrix.
     """
-    p = paths[0]
-    channels = p.mu * p.mv
-    factored = sum(q.s * q.dw * (q.du * q.dv + q.mw) for q in paths)
-    expanded = sum(q.dw * q.mw * q.du * q.dv for q in paths)
-    return channels * factored, channels * expanded
+    factored = 0
+    moved = {(p.u, p.v): p.mu * p.mv * p.du * p.dv for p in paths}
+    for p in paths:
+        channels = p.mu * p.mv
+        factored += channels * p.s * p.dw * (p.du * p.dv + p.mw)
+        factored += _MOVE * channels * p.s * p.dw
+    return factored + _MOVE * sum(moved.values()), outer_dim * out_dim
 
 
 # Layout ####################################################################
@@ -191,7 +198,6 @@ class Pair(NamedTuple):
     u: slice
     v: slice
     paths: tuple[tuple[int, Path], ...]  # with their places in the list
-    expanded: bool
 
 
 @lru_cache(maxsize=256)
@@ -199,15 +205,10 @@ def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
     groups: dict[tuple[int, int], list] = {}
     for i, p in enumerate(_parse(layout)):
         groups.setdefault((p.u, p.v), []).append((i, p))
-    pairs = []
-    for paths in groups.values():
-        p = paths[0][1]
-        factored, expanded = _costs([q for _, q in paths])
-        pairs.append(
-            Pair(slice(p.u, p.u + p.mu * p.du),
-                 slice(p.v, p.v + p.mv * p.dv), tuple(paths),
-                 expanded <= factored))
-    return tuple(pairs)
+    return tuple(
+        Pair(slice(u, u + paths[0][1].mu * paths[0][1].du),
+             slice(v, v + paths[0][1].mv * paths[0][1].dv), tuple(paths))
+        for (u, v), paths in groups.items())
 
 
 @lru_cache(maxsize=256)
@@ -241,15 +242,16 @@ class _Chunks:
     Yields :obj:`(nodes [c], edges [c, D])`; the empty places of a table
     point to the row :math:`E`, which callers keep at zero.
     """
-    def __init__(self, dst: Tensor, num_nodes: int, outer_dim: int,
-                 edge_dim: int, itemsize: int):
+    def __init__(self, dst: Tensor, num_nodes: int, kernel, itemsize: int):
+        U, V, _ = kernel.dims
         self.num_edges = dst.numel()
         self.by_node = torch.argsort(dst, stable=True)
         degree = torch.bincount(dst, minlength=num_nodes)
         self.start = degree.cumsum(0) - degree
         degree, self.nodes = degree.sort(descending=True, stable=True)
         self.degree = degree
-        self.bounds = self._bounds(degree.tolist(), outer_dim, edge_dim,
+        self.bounds = self._bounds(degree.tolist(),
+                                   int(U * V * kernel.working_size), U + V,
                                    itemsize, dst.device.type)
 
     @staticmethod
@@ -283,141 +285,158 @@ class _Chunks:
 # Execution #################################################################
 
 
-class _Kernel:
-    """The map B applied to outer products A [c, U, V] in component-major
-    layout, its transpose, and the derivative in its weights.
+class _Expanded:
+    """The map B applied to outer products A [c, U, V], its transpose, and
+    its derivative in the weights: as one matrix.
     """
-    def __init__(self, weight, bases, layout, out_dim):
-        self.pairs = _pairs(tuple(layout))
-        self.bases = bases
-        self.out_dim = out_dim
-        paths = _parse(layout)
-        self.numel = [p.numel for p in paths]
-        self.weights = [
-            W.view(p.mw, p.s, p.mu * p.mv)
-            for p, W in zip(paths, weight.split(self.numel))
-        ]
-        self.matrices = [
-            self._expand(pair) if pair.expanded else None
-            for pair in self.pairs
-        ]
+    working_size = 1  # of a chunk's temporaries, in units of A
 
-    def _expand(self, pair: Pair) -> Tensor:
-        """B of one pair as a matrix, [(du mu dv mv), out_dim]."""
-        q = pair.paths[0][1]
-        B = self.bases[0].new_zeros(q.du, q.mu, q.dv, q.mv, self.out_dim)
-        for i, p in pair.paths:
-            W = self.weights[i].view(p.mw, p.s, p.mu, p.mv)
-            block = torch.einsum('wsuv,skij->iujvkw', W, self.bases[i])
-            B[..., p.w:p.w + p.mw * p.dw] += block.flatten(-2)
-        return B.view(-1, self.out_dim)
+    def __init__(self, weight, bases, layout, dims):
+        self.bases, self.dims = bases, dims
+        self.paths = _parse(layout)
+        self.weights = weight.split([p.numel for p in self.paths])
+        self.B = weight.new_zeros(dims)
+        for p, W, Q in zip(self.paths, self.weights, bases):
+            W = W.view(p.mw, p.s, p.mu, p.mv)
+            block = torch.einsum('wsuv,skij->uivjwk', W, Q)
+            self._block(self.B, p).add_(block.reshape(
+                p.mu * p.du, p.mv * p.dv, p.mw * p.dw))
+        self.B = self.B.view(-1, dims[2])
 
     @staticmethod
-    def _outer(A: Tensor, pair: Pair) -> Tensor:
-        """The block of A as [(du dv), c, (mu mv)]."""
-        p = pair.paths[0][1]
-        A = A[:, pair.u, pair.v].reshape(-1, p.du, p.mu, p.dv, p.mv)
-        return A.permute(1, 3, 0, 2, 4).reshape(p.du * p.dv, len(A), -1)
+    def _block(B: Tensor, p: Path) -> Tensor:
+        return B[p.u:p.u + p.mu * p.du, p.v:p.v + p.mv * p.dv,
+                 p.w:p.w + p.mw * p.dw]
 
-    def _through_bases(self, A: Tensor, pair: Pair) -> Tensor:
-        """Q applied to the block: [sum of s dw, c, (mu mv)]."""
-        Q = torch.cat([self.bases[i].flatten(2).flatten(0, 1)
-                       for i, _ in pair.paths])
-        A = self._outer(A, pair)
-        return (Q @ A.flatten(1)).view(len(Q), *A.shape[1:])
+    # Inputs and outputs in the layout that the map works in, and back.
 
-    @staticmethod
-    def _split(T: Tensor, pair: Pair):
-        parts = T.split([p.s * p.dw for _, p in pair.paths])
-        for part, (i, p) in zip(parts, pair.paths):
-            yield i, p, part.view(p.s, -1, part.shape[-1])
+    def enter(self, x: Tensor, which: str) -> Tensor:
+        return x.contiguous()
+
+    leave = enter
 
     def __call__(self, A: Tensor) -> Tensor:
-        """[c, U, V] -> [c, W]."""
-        out = A.new_zeros(len(A), self.out_dim)
-        for pair, B in zip(self.pairs, self.matrices):
-            if B is not None:
-                out.addmm_(A[:, pair.u, pair.v].reshape(len(A), -1), B)
-                continue
-            for i, p, T in self._split(self._through_bases(A, pair), pair):
-                W = self.weights[i]
-                y = T[0] @ W[:, 0].T  # [(dw c), mw]
-                for s in range(1, p.s):
-                    y.addmm_(T[s], W[:, s].T)
-                block = out[:, p.w:p.w + p.dw * p.mw]
-                block.unflatten(1, (p.dw, p.mw)).add_(
-                    y.view(p.dw, -1, p.mw).transpose(0, 1))
+        return A.flatten(1) @ self.B
+
+    def transpose(self, g: Tensor) -> Tensor:
+        """[c, W] -> [c, U, V]."""
+        return (g @ self.B.T).view(-1, *self.dims[:2])
+
+    def start_weight_grad(self) -> Tensor:
+        """Zeros for :meth:`add_weight_grad` to add to."""
+        return torch.zeros_like(self.B)
+
+    def add_weight_grad(self, grad: Tensor, A: Tensor, g: Tensor) -> None:
+        """Adds the derivative of <g, B(A)> in the weights."""
+        grad.addmm_(A.flatten(1).T, g)
+
+    def finish_weight_grad(self, grad: Tensor) -> Tensor:
+        """All weight derivatives, flat."""
+        grad = grad.view(self.dims)
+        flat = []
+        for p, Q in zip(self.paths, self.bases):
+            block = self._block(grad, p).reshape(p.mu, p.du, p.mv, p.dv,
+                                                 p.mw, p.dw)
+            flat.append(
+                torch.einsum('uivjwk,skij->wsuv', block, Q).flatten())
+        return torch.cat(flat)
+
+
+class _Factored:
+    """The same, through the maps Q and then the weights, in the layout with
+    components before copies.
+    """
+    def __init__(self, weight, bases, layout, dims):
+        self.layout, self.dims = layout, dims
+        self.pairs = _pairs(layout)
+        paths = _parse(layout)
+        self.weights = [
+            W.view(p.mw, p.s, p.mu * p.mv)
+            for p, W in zip(paths, weight.split([p.numel for p in paths]))
+        ]
+        self.bases = [  # the maps of a pair as one matrix [(s dw), (du dv)]
+            torch.cat([bases[i].flatten(2).flatten(0, 1)
+                       for i, _ in pair.paths]) for pair in self.pairs
+        ]
+        self.working_size = 2 + max(len(Q) / Q.shape[1] for Q in self.bases)
+
+    def enter(self, x: Tensor, which: str) -> Tensor:
+        return _permute(
+            x, _component_major(self.layout, which, x.shape[1])[0])
+
+    def leave(self, x: Tensor, which: str) -> Tensor:
+        return _permute(
+            x, _component_major(self.layout, which, x.shape[1])[1])
+
+    def _through_bases(self, A: Tensor):
+        """Applies Q: yields (i, p, T [s, (dw c), (mu mv)])."""
+        for pair, Q in zip(self.pairs, self.bases):
+            p = pair.paths[0][1]
+            A_uv = A[:, pair.u, pair.v].reshape(-1, p.du, p.mu, p.dv, p.mv)
+            A_uv = A_uv.permute(1, 3, 0, 2, 4).reshape(p.du * p.dv, -1)
+            parts = (Q @ A_uv).split([p.s * p.dw for _, p in pair.paths])
+            for T, (i, p) in zip(parts, pair.paths):
+                yield i, p, T.view(p.s, -1, p.mu * p.mv)
+
+    def __call__(self, A: Tensor) -> Tensor:
+        out = A.new_zeros(len(A), self.dims[2])
+        for i, p, T in self._through_bases(A):
+            W = self.weights[i]
+            y = T[0] @ W[:, 0].T  # [(dw c), mw]
+            for s in range(1, p.s):
+                y.addmm_(T[s], W[:, s].T)
+            block = out[:, p.w:p.w + p.dw * p.mw].unflatten(1, (p.dw, p.mw))
+            block.add_(y.view(p.dw, -1, p.mw).transpose(0, 1))
         return out
 
-    def _cotangent(self, g: Tensor, p: Path) -> Tensor:
+    @staticmethod
+    def _cotangent(g: Tensor, p: Path) -> Tensor:
         g = g[:, p.w:p.w + p.dw * p.mw].reshape(-1, p.dw, p.mw)
         return g.transpose(0, 1).reshape(-1, p.mw)  # [(dw c), mw]
 
-    def transpose(self, g: Tensor, shape: torch.Size) -> Tensor:
-        """[c, W] -> [c, U, V]."""
-        dA = g.new_zeros(shape)
-        for pair, B in zip(self.pairs, self.matrices):
-            q = pair.paths[0][1]
-            if B is not None:
-                block = (g @ B.T).view(len(g), q.du * q.mu, q.dv * q.mv)
-                dA[:, pair.u, pair.v] += block
-                continue
+    def transpose(self, g: Tensor) -> Tensor:
+        dA = g.new_zeros(len(g), *self.dims[:2])
+        for pair, Q in zip(self.pairs, self.bases):
             parts = []
             for i, p in pair.paths:
-                gw = self._cotangent(g, p)
                 W = self.weights[i].transpose(0, 1)  # [s, mw, (mu mv)]
-                part = gw @ W if p.s > 1 else (gw @ W[0])[None]
-                parts.append(part.view(p.s * p.dw, len(g), -1))
-            Q = torch.cat([self.bases[i].flatten(2).flatten(0, 1)
-                           for i, _ in pair.paths])
-            block = Q.T @ torch.cat(parts).flatten(1)
-            block = block.view(q.du, q.dv, len(g), q.mu, q.mv)
-            block = block.permute(2, 0, 3, 1, 4)
-            dA[:, pair.u, pair.v] += block.reshape(
-                len(g), q.du * q.mu, q.dv * q.mv)
+                part = torch.matmul(self._cotangent(g, p), W)
+                parts.append(part.reshape(p.s * p.dw, -1))
+            p = pair.paths[0][1]
+            block = Q.T @ torch.cat(parts)
+            block = block.view(p.du, p.dv, len(g), p.mu, p.mv)
+            dA[:, pair.u, pair.v] += block.permute(2, 0, 3, 1, 4).reshape(
+                len(g), p.du * p.mu, p.dv * p.mv)
         return dA
 
-    def start_weight_grad(self) -> list[Tensor | None]:
-        """Zeros for :meth:`add_weight_grad` to add to."""
-        grads = [torch.zeros_like(W) for W in self.weights]
-        return grads + [
-            None if B is None else torch.zeros_like(B) for B in self.matrices
-        ]
+    def start_weight_grad(self) -> list[Tensor]:
+        return [torch.zeros_like(W) for W in self.weights]
 
     def add_weight_grad(self, grads: list[Tensor], A: Tensor, g: Tensor):
-        """Adds the derivative of <g, B(A)> in the weights."""
-        n = len(self.weights)
-        for k, (pair, B) in enumerate(zip(self.pairs, self.matrices)):
-            if B is not None:
-                flat = A[:, pair.u, pair.v].reshape(len(A), -1)
-                grads[n + k].addmm_(flat.T, g)
-                continue
-            for i, p, T in self._split(self._through_bases(A, pair), pair):
-                gw = self._cotangent(g, p)
-                for s in range(p.s):
-                    grads[i][:, s].addmm_(gw.T, T[s])
+        for i, p, T in self._through_bases(A):
+            gw = self._cotangent(g, p)
+            for s in range(p.s):
+                grads[i][:, s].addmm_(gw.T, T[s])
 
     def finish_weight_grad(self, grads: list[Tensor]) -> Tensor:
-        """All weight derivatives, flat."""
-        n = len(self.weights)
-        for k, (pair, B) in enumerate(zip(self.pairs, self.matrices)):
-            if B is None:
-                continue
-            q = pair.paths[0][1]
-            full = grads[n + k].view(q.du, q.mu, q.dv, q.mv, self.out_dim)
-            for i, p in pair.paths:
-                block = full[..., p.w:p.w + p.mw * p.dw]
-                block = block.unflatten(-1, (p.dw, p.mw))
-                grad = torch.einsum('iujvkw,skij->wsuv', block,
-                                    self.bases[i])
-                grads[i] += grad.reshape(grads[i].shape)
-        return torch.cat([grad.flatten() for grad in grads[:n]])
+        return torch.cat([grad.flatten() for grad in grads])
 
 
-def _padded(h: Tensor, permutation: list[int]) -> Tensor:
-    """Columns permuted, and one more row, of zeros."""
-    h = torch.nn.functional.pad(h, (0, 0, 0, 1))
-    return _permute(h, permutation)
+# The one matrix is formed up to this size only.
+_MAX_EXPANDED_BYTES = 256 * 2**20
+
+
+def _kernel(weight, bases, layout, dims):
+    factored, expanded = _costs(_parse(layout), dims[0] * dims[1], dims[2])
+    size = dims[0] * dims[1] * dims[2] * weight.itemsize
+    fits = size <= max(_MAX_EXPANDED_BYTES, 2 * weight.nbytes)
+    kind = _Expanded if expanded <= factored and fits else _Factored
+    return kind(weight, bases, layout, dims)
+
+
+def _pad(h: Tensor) -> Tensor:
+    """One more row, of zeros, for the empty places of tables of edges."""
+    return torch.nn.functional.pad(h, (0, 0, 0, 1))
 
 
 @torch.library.custom_op('pyg_steerable::contract', mutates_args=())
@@ -428,15 +447,13 @@ def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     out = h.new_zeros(num_dst, out_dim)
     if not layout or not len(h):
         return out
-    U, V = h.shape[1], x.shape[1]
-    h = _padded(h, _component_major(layout, 'u', U)[0])
-    x = _permute(x, _component_major(layout, 'v', V)[0])
+    kernel = _kernel(weight, bases, layout, (h.shape[1], x.shape[1], out_dim))
+    h = kernel.enter(_pad(h), 'u')
+    x = kernel.enter(x, 'v')
     src = torch.nn.functional.pad(src, (0, 1))
-    kernel = _Kernel(weight, bases, layout, out_dim)
-    for nodes, edges in _Chunks(dst, num_dst, U * V, U + V, h.itemsize):
-        A = h[edges].mT @ x[src[edges]]
-        out[nodes] = kernel(A)
-    return _permute(out, _component_major(layout, 'w', out_dim)[1])
+    for nodes, edges in _Chunks(dst, num_dst, kernel, h.itemsize):
+        out[nodes] = kernel(h[edges].mT @ x[src[edges]])
+    return kernel.leave(out, 'w')
 
 
 @_forward.register_fake
@@ -454,37 +471,34 @@ def _backward(
     """
     layout = tuple(layout)
     need_h, need_x, need_w = needs
-    U, V, W = h.shape[1], x.shape[1], g.shape[1]
-    gh = h.new_zeros(len(h) + 1, U) if need_h else h.new_empty(0)
-    gx = h.new_zeros(x.shape) if need_x else h.new_empty(0)
+    gh = h.new_zeros(len(h) + 1, h.shape[1]) if need_h else h.new_empty(0)
+    gx = x.new_zeros(x.shape) if need_x else h.new_empty(0)
     gw = torch.zeros_like(weight) if need_w else h.new_empty(0)
     if not layout or not len(h):
         return gh[:-1] if need_h else gh, gx, gw
-    h_out, h_back = _component_major(layout, 'u', U)
-    x_out, x_back = _component_major(layout, 'v', V)
-    h = _padded(h, h_out)
-    g = _permute(g, _component_major(layout, 'w', W)[0])
+    kernel = _kernel(weight, bases, layout,
+                     (h.shape[1], x.shape[1], g.shape[1]))
+    h, g = kernel.enter(_pad(h), 'u'), kernel.enter(g, 'w')
     if need_h or need_w:
-        x = _permute(x, x_out)
+        x = kernel.enter(x, 'v')
     src = torch.nn.functional.pad(src, (0, 1))
-    kernel = _Kernel(weight, bases, layout, W)
-    grads = kernel.start_weight_grad() if need_w else []
-    for nodes, edges in _Chunks(dst, len(g), U * V, U + V, h.itemsize):
+    grads = kernel.start_weight_grad() if need_w else None
+    for nodes, edges in _Chunks(dst, len(g), kernel, h.itemsize):
         h_c, g_c = h[edges], g[nodes]
         if need_h or need_w:
             x_c = x[src[edges]]
         if need_w:
             kernel.add_weight_grad(grads, h_c.mT @ x_c, g_c)
         if need_h or need_x:
-            dA = kernel.transpose(g_c, (len(nodes), U, V))
+            dA = kernel.transpose(g_c)
         if need_h:
             gh[edges.flatten()] = (x_c @ dA.mT).flatten(0, 1)
         if need_x:
             gx.index_add_(0, src[edges.flatten()], (h_c @ dA).flatten(0, 1))
     if need_h:
-        gh = _permute(gh[:-1], h_back)
+        gh = kernel.leave(gh[:-1], 'u')
     if need_x:
-        gx = _permute(gx, x_back)
+        gx = kernel.leave(gx, 'v')
     if need_w:
         gw = kernel.finish_weight_grad(grads)
     return gh, gx, gw

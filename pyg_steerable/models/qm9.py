@@ -1,0 +1,155 @@
+"""The molecular network of the implicit-kernels paper."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import global_add_pool, global_mean_pool
+
+from ..fields import FieldType
+from ..groups import Group
+from ..layers import FieldBatchNorm, Linear, NormGate
+from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+
+KERNELS = ('implicit', 'harmonic')
+
+
+class _ResidualBlock(torch.nn.Module):
+    """conv - norm - activation - conv - norm, plus the input, activation."""
+    def __init__(self, field_type: FieldType, build_conv, activation):
+        super().__init__()
+        self.conv1 = build_conv(field_type, field_type)
+        self.norm1 = FieldBatchNorm(field_type)
+        self.act1 = activation(field_type)
+        self.conv2 = build_conv(field_type, field_type)
+        self.norm2 = FieldBatchNorm(field_type)
+        self.act2 = activation(field_type)
+
+    def forward(self, x: Tensor, *graph, **attributes) -> Tensor:
+        h = self.act1(self.norm1(self.conv1(x, *graph, **attributes)))
+        h = self.norm2(self.conv2(h, *graph, **attributes))
+        return self.act2(h + x)
+
+
+class QM9Net(torch.nn.Module):
+    r"""The network for molecular properties of `"Implicit Neural
+    Convolutional Kernels for Steerable CNNs"
+    <https://arxiv.org/abs/2212.06096>`_, section 5.3.
+
+    A linear embedding of the atoms, a first convolution to spherical fields,
+    residual blocks of two convolutions with field batch norm, a last
+    convolution to invariants, pooling over the molecule, and an MLP. The
+    output is invariant to the group and to translations.
+
+    .. code-block:: python
+
+        model = QM9Net(edge_dim=4, atom_dim=5)      # bonds + both atoms
+        y = model(data.x, data.pos, data.edge_index, data.edge_attr,
+                  batch=data.batch)
+
+    Args:
+        in_dim (int, optional): The width of the atoms' features, invariants.
+            (default: :obj:`5`)
+        edge_dim (int, optional): The width of the bonds' features in the
+            kernel; 0 for none. (default: :obj:`0`)
+        atom_dim (int, optional): The width of the features of both end atoms
+            in the kernel (:obj:`in_dim`); 0 for none. (default: :obj:`0`)
+        group (Group or str, optional): (default: :obj:`"O(3)"`)
+        channels (int, optional): Copies of :math:`0 \oplus \ldots \oplus L`
+            in each layer. (default: :obj:`8`)
+        max_degree (int, optional): :math:`L`. (default: :obj:`1`)
+        blocks (int, optional): Residual blocks. (default: :obj:`4`)
+        invariants (int, optional): Invariants of the last convolution and
+            the width of the MLP. (default: :obj:`32`)
+        kernel (str, optional): :obj:`"implicit"` or :obj:`"harmonic"`, which
+            takes no features. (default: :obj:`"implicit"`)
+        hidden (int, optional): Channels of the kernel network.
+            (default: :obj:`8`)
+        kernel_layers (int, optional): Its linear layers.
+            (default: :obj:`3`)
+        radius (float, optional): The unit of length in Angstrom, or the last
+            shell of the harmonic kernel. (default: :obj:`1.2` for implicit
+            and :obj:`1.6` for harmonic kernels: covalent bonds)
+        num_neighbors (float, optional): The typical number of neighbours.
+            (default: :obj:`2.0`, the bonds of an atom)
+        pool (str, optional): :obj:`"mean"` or :obj:`"sum"`.
+            (default: :obj:`"mean"`)
+        activation (callable, optional): Builds an activation from a
+            :class:`FieldType`, for the layers and the kernels.
+            (default: :class:`~pyg_steerable.nn.NormGate`)
+
+    Shapes:
+        - **input:** atoms :math:`(|\mathcal{V}|, d)`, positions
+          :math:`(|\mathcal{V}|, 3)` in Angstrom, edge indices
+          :math:`(2, |\mathcal{E}|)`, edge attributes
+          :math:`(|\mathcal{E}|, d_e)`, batch :math:`(|\mathcal{V}|)`
+        - **output:** :math:`(|\mathcal{G}|, 1)`
+    """
+    def __init__(self, in_dim: int = 5, edge_dim: int = 0, atom_dim: int = 0,
+                 *, group: Group | str = 'O(3)', channels: int = 8,
+                 max_degree: int = 1, blocks: int = 4, invariants: int = 32,
+                 kernel: str = 'implicit', hidden: int = 8,
+                 kernel_layers: int = 3, radius: float | None = None,
+                 num_neighbors: float = 2., pool: str = 'mean',
+                 activation=NormGate):
+        super().__init__()
+        if kernel not in KERNELS:
+            raise ValueError(f"Expected 'kernel' to be one of {KERNELS} (got "
+                             f"{kernel!r})")
+        if kernel == 'harmonic' and (edge_dim or atom_dim):
+            raise ValueError("Expected no features in a harmonic kernel (got "
+                             f"edge_dim={edge_dim}, atom_dim={atom_dim}). "
+                             "Use kernel='implicit'")
+        if atom_dim not in (0, in_dim):
+            raise ValueError(f"Expected 'atom_dim' to be 0 or {in_dim}, the "
+                             f"width of the atoms (got {atom_dim})")
+        if pool not in ('mean', 'sum'):
+            raise ValueError(f"Expected 'pool' to be 'mean' or 'sum' (got "
+                             f"{pool!r})")
+        self.edge_dim, self.atom_dim, self.pool = edge_dim, atom_dim, pool
+        group = Group.wrap(group)
+
+        def scalars(n: int) -> FieldType:
+            return FieldType([(n, '0e')], group)
+
+        def build_conv(in_type, out_type):
+            if kernel == 'harmonic':
+                return HarmonicSteerableConv(in_type, out_type,
+                                             radius=radius or 1.6,
+                                             num_neighbors=num_neighbors)
+            return ImplicitSteerableConv(
+                in_type, out_type, scalars(edge_dim) if edge_dim else None,
+                scalars(atom_dim) if atom_dim else None, hidden=hidden,
+                max_degree=max(1, max_degree), num_layers=kernel_layers,
+                radius=radius or 1.2, num_neighbors=num_neighbors,
+                activation=activation)
+
+        hidden_type = FieldType.sphere(channels, max_degree, group)
+        self.embedding = Linear(scalars(in_dim), scalars(channels))
+        self.first = build_conv(scalars(channels), hidden_type)
+        self.blocks = torch.nn.ModuleList([
+            _ResidualBlock(hidden_type, build_conv, activation)
+            for _ in range(blocks)
+        ])
+        self.last = build_conv(hidden_type, scalars(invariants))
+        self.norm = FieldBatchNorm(scalars(invariants))
+        self.head = torch.nn.Sequential(
+            torch.nn.Linear(invariants, invariants),
+            torch.nn.SiLU(),
+            torch.nn.Linear(invariants, 1),
+        )
+
+    def forward(self, x: Tensor, pos: Tensor, edge_index: Tensor,
+                edge_attr: Tensor | None = None, batch: Tensor | None = None,
+                batch_size: int | None = None) -> Tensor:
+        attributes = {
+            'edge_attr': edge_attr if self.edge_dim else None,
+            'node_attr': x if self.atom_dim else None,
+        }
+        graph = (pos, edge_index)
+        h = self.first(self.embedding(x), *graph, **attributes)
+        for block in self.blocks:
+            h = block(h, *graph, **attributes)
+        h = self.norm(self.last(h, *graph, **attributes))
+        h = torch.nn.functional.silu(h)
+        pool = global_mean_pool if self.pool == 'mean' else global_add_pool
+        return self.head(pool(h, batch, batch_size))
