@@ -71,7 +71,7 @@ class Representation:
 
     It is evaluated at any element through an equivariant map
     :math:`A: \bigoplus_l D^l \to \rho` onto it, found once:
-    :math:`\rho(g) = A \, D(g) \, A^{+}` (every representation of a closed
+    :math:`\rho(g) = A \, D(g) \, A^{\top}` (every representation of a closed
     subgroup is contained in one of O(3)). That the map exists proves that the
     matrices are a representation of G.
 
@@ -91,7 +91,6 @@ class Representation:
         self.matrices = self._check(matrices)
         self.dim = self.matrices.shape[-1]
         self._irreps, self._map = self._cover()
-        self._inverse = torch.linalg.pinv(self._map)
 
     @property
     def degree(self) -> int:
@@ -118,19 +117,24 @@ class Representation:
                 f"Expected orthogonal 'matrices', rho rho^T = 1 (got a "
                 f"deviation of {error:.1e}). Change to a basis in which the "
                 f"representation is orthogonal")
-        return matrices
+        return matrices.contiguous()
 
     def _cover(self) -> tuple[list[o3.Irrep], Tensor]:
+        """Partial isometries from irreps that together reach all of rho."""
         maps, irreps, rank = [], [], 0
+        rest = torch.eye(self.dim, dtype=torch.float64, device='cpu')
         for degree in range(MAX_DEGREE + 1):
             for parity in (1, -1):
                 ir = o3.Irrep(degree, parity)
                 for A in self._maps_from(ir):
-                    trial = torch.cat(maps + [A], dim=1)
-                    new = int(torch.linalg.matrix_rank(trial, rtol=1e-6))
-                    if new > rank:
-                        maps, rank = maps + [A], new
+                    # What is not reached yet is invariant, and the polar
+                    # factor of an equivariant map is equivariant.
+                    U, s, V = torch.linalg.svd(rest @ A, full_matrices=False)
+                    U, V = U[:, s > 1e-3], V[s > 1e-3]
+                    if len(V):
+                        maps.append(U @ V)
                         irreps.append(ir)
+                        rest, rank = rest - U @ U.T, rank + len(V)
                     if rank == self.dim:
                         return irreps, torch.cat(maps, dim=1)
         raise ValueError(
@@ -169,7 +173,7 @@ class Representation:
         D = [wigner_D(ir, R) for ir in self._irreps]
         columns = self._map.split([ir.dim for ir in self._irreps], dim=1)
         mapped = torch.cat([A @ D_l for A, D_l in zip(columns, D)], dim=-1)
-        return mapped @ self._inverse
+        return mapped @ self._map.T
 
     @classmethod
     def regular(cls, group: Group | str) -> Representation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..fields import FieldType
+from ..fields import MAX_DEGREE, FieldType
 from ..layers.constants import ConstantModule
 
 
@@ -57,11 +57,21 @@ class SteerableBasis(ConstantModule):
 
 
 def positive(name: str, value: float) -> float:
-    """Raises a ValueError unless the value is a positive number."""
+    """Raises an error unless the value is a positive number."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
     if not 0 < value < float('inf'):
         raise ValueError(f"Expected '{name}' to be a positive number (got "
                          f"{value})")
     return float(value)
+
+
+def degree(name: str, value: int, least: int = 0) -> int:
+    """Raises a ValueError unless there are harmonics of this degree."""
+    if positive_int(name, value, least) > MAX_DEGREE:
+        raise ValueError(f"Expected '{name}' to be at most {MAX_DEGREE} (got "
+                         f"{value})")
+    return value
 
 
 def positive_int(name: str, value: int, least: int = 1) -> int:
@@ -73,9 +83,10 @@ def positive_int(name: str, value: int, least: int = 1) -> int:
 
 
 def typical_inputs(basis: SteerableBasis, n: int = 1000):
-    """Normal positions and attributes, the same at every call."""
+    """Normal positions, of root mean square distance :obj:`radius`, and
+    normal attributes, the same at every call.
+    """
     generator = torch.Generator('cpu').manual_seed(0)
-    size = (n, 3 + basis.attr_type.dim)
-    sample = torch.randn(size, generator=generator, dtype=torch.float64,
-                         device='cpu')
-    return basis.radius * sample[:, :3], sample[:, 3:]
+    sample = torch.randn(n, 3 + basis.attr_type.dim, generator=generator,
+                         dtype=torch.float64, device='cpu')
+    return basis.radius / 3**0.5 * sample[:, :3], sample[:, 3:]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..fields import FieldType
 from ..groups import Group
-from .basis import SteerableBasis, positive, positive_int
+from .basis import SteerableBasis, degree, positive, positive_int
 
 
 class HarmonicBasis(SteerableBasis):
@@ -55,7 +55,7 @@ class HarmonicBasis(SteerableBasis):
                  softening: float = 0.05):
         super().__init__()
         group = Group.wrap(group)
-        self.max_degree = positive_int('max_degree', max_degree, 0)
+        self.max_degree = degree('max_degree', max_degree)
         self.shells = positive_int('shells', shells)
         self.radius = positive('radius', radius)
         if band_limit is None:
@@ -88,7 +88,7 @@ class HarmonicBasis(SteerableBasis):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        self.check_attr(attr, len(positions))
+        self.check_attr(attr, positions.shape[0])
         delta = self.softening * self.spacing
         r = (positions.square().sum(-1, keepdim=True) + delta**2).sqrt()
         Y = o3.spherical_harmonics(self._degrees, positions / r,

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
-from .basis import SteerableBasis, positive, positive_int
+from .basis import SteerableBasis, degree, positive, positive_int
 
 
 class ImplicitBasis(SteerableBasis):
@@ -21,13 +21,15 @@ class ImplicitBasis(SteerableBasis):
     .. math::
         h(\mathbf{x}, \mathbf{z}) = \big(\alpha \circ \mathbf{L}_{n-1} \circ
         \ldots \circ \alpha \circ \mathbf{L}_1\big) \big(
-        \mathrm{BN}(|\mathbf{x}|^l Y^l(\mathbf{x})) \oplus \mathbf{z} \big) \;
-        e^{-s^2 |\mathbf{x}|^2 / 2}
+        \mathrm{BN}(|\mathbf{x}|^2 \oplus |\mathbf{x}|^l Y^l(\mathbf{x}))
+        \oplus \mathbf{z} \big) \; e^{-s^2 |\mathbf{x}|^2 / 2}
 
     with solid harmonics of degree :math:`1 \leq l \leq L`, equivariant
     linear maps :math:`\mathbf{L}`, and a learned :math:`s`. Lengths are in
-    units of :obj:`radius`. Solid harmonics are polynomials: the basis is
-    smooth at :math:`\mathbf{x} = 0`.
+    units of :obj:`radius`. All of it are polynomials: the basis is smooth at
+    :math:`\mathbf{x} = 0`. (The batch norm takes the mean off the constant
+    harmonic, of which nothing would be left; the next scalar polynomial
+    takes its place.)
 
     Args:
         group (Group or str): The group.
@@ -58,15 +60,18 @@ class ImplicitBasis(SteerableBasis):
         group = Group.wrap(group)
         positive_int('hidden', hidden)
         positive_int('num_layers', num_layers, 2)
-        self.max_degree = positive_int('max_degree', max_degree)
+        self.max_degree = degree('max_degree', max_degree, 1)
         self.radius = positive('radius', radius)
+        if not callable(activation):
+            raise TypeError(f"Expected 'activation' to be a callable that "
+                            f"builds a layer from a FieldType, such as "
+                            f"NormGate (got {activation!r})")
         self.attr_type = (FieldType([], group) if attr_type is None else
                           FieldType.wrap(attr_type))
         self.field_type = FieldType.sphere(hidden, max_degree, group)
         check_same_group(self.field_type, self.attr_type)
         self._degrees = list(range(1, max_degree + 1))
-        solid = FieldType([(1, o3.Irrep(l, (-1)**l)) for l in self._degrees],
-                          group)
+        solid = FieldType.sphere(1, max_degree, group)
         self.norm = FieldBatchNorm(solid)
         self.layers = torch.nn.ModuleList()
         in_type = solid + self.attr_type
@@ -97,12 +102,13 @@ class ImplicitBasis(SteerableBasis):
         self.norm.train(training)
 
     def _solid(self, x: Tensor) -> Tensor:
-        return o3.spherical_harmonics(self._degrees, x, normalize=False,
-                                      normalization='component')
+        Y = o3.spherical_harmonics(self._degrees, x, normalize=False,
+                                   normalization='component')
+        return torch.cat([x.square().sum(-1, keepdim=True), Y], dim=-1)
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        self.check_attr(attr, len(positions))
+        self.check_attr(attr, positions.shape[0])
         x = positions / self.radius
         h = self.norm(self._solid(x))
         if attr is not None and self.attr_type.dim:

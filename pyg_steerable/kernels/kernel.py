@@ -23,24 +23,33 @@ class SteerableKernel(torch.nn.Module):
     \rho_{out})` (`"Implicit Neural Convolutional Kernels"
     <https://arxiv.org/abs/2212.06096>`_, section 3.2).
 
-    Each block of the basis is divided by its root mean square over typical
-    inputs (normal positions, in units of the basis's radius, and normal
-    attributes), measured at initialisation and kept as a buffer: the paper's
-    generalised He initialisation (section 5.1). Then
-    :math:`k \mathbf{x}` has the variance :obj:`gain` squared for
-    :math:`\mathbf{x}` of unit variance.
+    Each block of the basis is divided by the deviation of its sum over
+    :math:`n` typical neighbours (normal positions, in units of the basis's
+    radius, and normal attributes), measured at initialisation and kept as a
+    buffer: the paper's generalised He initialisation (section 5.1), with the
+    mean counted :math:`n` times as neighbours' features in deep networks are
+    alike,
+
+    .. math::
+        s^2 = n \, \langle h^2 \rangle + n (n - 1) \langle h \rangle^2.
+
+    Then :math:`\sum_j k_j \mathbf{x}_j` has about the variance :obj:`gain`
+    squared for :math:`\mathbf{x}` of unit variance.
 
     Args:
         basis (SteerableBasis): The basis.
         in_type, out_type (FieldType): The types of features.
+        num_neighbors (float, optional): The typical number of neighbours
+            :math:`n`. (default: :obj:`1.0`)
         gain (float, optional): (default: :obj:`1.0`)
     """
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
-                 out_type: FieldType, gain: float = 1.0):
+                 out_type: FieldType, num_neighbors: float = 1.0,
+                 gain: float = 1.0):
         super().__init__()
         self.basis = basis
         self.product = Bilinear(basis.field_type, in_type, out_type)
-        self.gain = gain
+        self.num_neighbors, self.gain = num_neighbors, gain
         self.register_buffer('scale', torch.ones(basis.field_type.dim))
         self.reset_parameters()
 
@@ -59,9 +68,11 @@ class SteerableKernel(torch.nn.Module):
         training = self.basis.training
         h = self.basis.eval()(positions, attr)
         self.basis.train(training)
+        n = self.num_neighbors
+        variance = n * h.square().mean(0) + n * (n - 1) * h.mean(0).square()
         for s in self.basis.field_type.slices:
-            rms = h[:, s].square().mean().sqrt()
-            self.scale[s] = self.gain / rms.clamp(min=1e-6)
+            deviation = variance[s].mean().sqrt()
+            self.scale[s] = self.gain / deviation.clamp(min=1e-6)
 
     def features(self, positions: Tensor, attr: Tensor | None = None
                  ) -> Tensor:

@@ -170,6 +170,19 @@ def _scalars(field_type: FieldType) -> Tensor:
     return torch.tensor(flags, dtype=torch.bool, device='cpu')
 
 
+def _gain(function) -> float:
+    r"""The factor :math:`\langle f(g)^2 \rangle^{-1/2}` that keeps unit
+    variance for normal :math:`g`.
+    """
+    node, weight = np.polynomial.hermite_e.hermegauss(80)
+    mean_square = weight @ function(node)**2 / weight.sum()
+    return float(mean_square**-0.5)
+
+
+_SIGMOID_GAIN = _gain(lambda g: 1 / (1 + np.exp(-g)))
+_SILU_GAIN = _gain(lambda g: g / (1 + np.exp(-g)))
+
+
 class Gate(ConstantModule):
     r"""Gated non-linearity: invariant scalars go through SiLU, every other
     field is multiplied by the sigmoid of a scalar of its own,
@@ -177,8 +190,9 @@ class Gate(ConstantModule):
     .. math::
         \mathbf{y}_f = \sigma(g_f) \, \mathbf{x}_f
 
-    (`"3D Steerable CNNs" <https://arxiv.org/abs/1807.02547>`_, section 4.3).
-    Equivariant to rounding, for any type.
+    (`"3D Steerable CNNs" <https://arxiv.org/abs/1807.02547>`_, section 4.3),
+    times constants that keep unit variance. Equivariant to rounding, for any
+    type.
 
     The input type :obj:`gate.in_type` is the gates :math:`g_f` (as
     :obj:`0e`) followed by the fields of :obj:`field_type`: let the layer
@@ -203,11 +217,14 @@ class Gate(ConstantModule):
         gate = (~scalar).cumsum(0) - 1
         self.register_constant(
             'index', torch.where(scalar[index], own, gate[index]))
+        gain = torch.where(scalar[index], _SILU_GAIN, _SIGMOID_GAIN)
+        self.register_constant('gain', gain.double())
 
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
         # SiLU is x sigmoid(x): a scalar is gated by itself.
-        return x[..., self.num_gates:] * x[..., self.index].sigmoid()
+        gate = x[..., self.index].sigmoid() * self.gain
+        return x[..., self.num_gates:] * gate
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.out_type})'
@@ -268,8 +285,8 @@ class NormGate(ConstantModule):
         y_s = \mathrm{SiLU}(g_s), \qquad
         \mathbf{g} = \mathrm{InvariantReadout}(\mathbf{x})
 
-    Equivariant to rounding, for any type and group: degrees and channels see
-    each other's norms.
+    times constants that keep unit variance. Equivariant to rounding, for any
+    type and group: degrees and channels see each other's norms.
 
     Args:
         field_type (FieldType): The type of input and output.
@@ -281,8 +298,11 @@ class NormGate(ConstantModule):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
         self.readout = InvariantReadout(field_type, field_type.num_fields)
-        self.register_constant('index', field_index(field_type))
-        self.register_constant('scalar', _scalars(field_type)[self.index])
+        scalar = _scalars(field_type).tolist()
+        self._blocks = []  # copies, components, columns, are scalars
+        for mul, rep in field_type.blocks:
+            first = sum(block[0] for block in self._blocks)
+            self._blocks.append((mul, rep.dim, mul * rep.dim, scalar[first]))
 
     def reset_parameters(self):
         """Draws the weights again."""
@@ -290,8 +310,19 @@ class NormGate(ConstantModule):
 
     def forward(self, x: Tensor) -> Tensor:
         self.field_type.check(x, 'x')
-        gate = self.readout(x)[..., self.index]
-        return torch.where(self.scalar, gate, x) * gate.sigmoid()
+        if not self._blocks:
+            return x
+        gates = self.readout(x).split([b[0] for b in self._blocks], dim=-1)
+        fields = x.split([b[2] for b in self._blocks], dim=-1)
+        out = []
+        for (mul, dim, _, is_scalar), g, f in zip(self._blocks, gates, fields):
+            if is_scalar:
+                out.append(torch.nn.functional.silu(g) * _SILU_GAIN)
+                continue
+            gate = g.sigmoid().unsqueeze(-1) * _SIGMOID_GAIN
+            f = f.unflatten(-1, (mul, dim)) * gate
+            out.append(f.flatten(-2))
+        return torch.cat(out, dim=-1)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.field_type})'

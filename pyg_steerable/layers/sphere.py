@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy.integrate import lebedev_rule
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..groups import Group, _frame
@@ -49,13 +50,10 @@ def _symmetrised(points, weight, group: Group):
     g = group.elements.numpy()
     images = np.einsum('gij,nj->gni', g, points).reshape(-1, 3)
     weight = np.tile(weight, len(g)) / len(g)
-    keep, index = [], np.full(len(images), -1)
-    for i, point in enumerate(images):
-        near = [k for k in range(len(keep))
-                if abs(images[keep[k]] - point).max() < 1e-6]
-        index[i] = near[0] if near else len(keep)
-        if not near:
-            keep.append(i)
+    pairs = cKDTree(images).query_pairs(1e-6, output_type='ndarray')
+    first = np.arange(len(images))
+    np.minimum.at(first, pairs[:, 1], pairs[:, 0])
+    keep, index = np.unique(first, return_inverse=True)
     return images[keep], np.bincount(index, weight)
 
 

@@ -2,6 +2,7 @@
 from ..layers import (Bilinear, FieldBatchNorm, FieldDropout, Gate,
                       InvariantReadout, Linear, NormActivation, NormGate,
                       QuotientELU, TensorProductActivation)
+from .calibrate import calibrate
 from .conv import (HarmonicSteerableConv, ImplicitSteerableConv,
                    SteerableConv)
 
@@ -19,4 +20,5 @@ __all__ = [
     'FieldBatchNorm',
     'FieldDropout',
     'InvariantReadout',
+    'calibrate',
 ]

@@ -15,7 +15,7 @@ from ..kernels.basis import positive
 from ..kernels.kernel import SteerableKernel
 from ..layers import Linear, NormGate
 from ..ops.contract import ORDERS
-from .edges import check_edges, read_edges
+from .edges import as_pair, check_edges, read_edges
 
 
 class SteerableConv(MessagePassing):
@@ -136,10 +136,10 @@ class SteerableConv(MessagePassing):
         self.root_weight = root_weight
         num_neighbors = positive('num_neighbors', num_neighbors)
         # Half of the variance from the neighbours, half from the root.
-        gain = num_neighbors**(0.5 if aggr == 'mean' else -0.5)
         self._share = 0.5**0.5 if root_weight else 1.
+        gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
         self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
-                                      gain * self._share)
+                                      num_neighbors, gain)
         self.lin = Linear(self.in_type if root_weight else none,
                           self.out_type, bias=bias)
         self._scale_root()
@@ -165,34 +165,51 @@ class SteerableConv(MessagePassing):
         size: Size = None,
         node_attr: Optional[Union[Tensor, PairTensor]] = None,
     ) -> Tensor:
-        x = (x, x) if isinstance(x, Tensor) else tuple(x)
-        pos = (pos, pos) if isinstance(pos, Tensor) else tuple(pos)
-        if isinstance(node_attr, Tensor):
-            node_attr = (node_attr, node_attr)
-        self._check(x, pos, edge_attr, node_attr)
-        j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
-        if self._wants_messages:
-            out = self.propagate(edge_index, x=x, pos=pos,
-                                 edge_attr=edge_attr, edge_weight=edge_weight,
-                                 node_attr=node_attr,
-                                 size=(len(pos[0]), len(pos[1])))
-        else:
-            out = self._convolve(x, pos, edge_index, edge_attr, edge_weight,
-                                 node_attr, i, j)
-        root = x[i]
-        if root is None or not self.root_weight:
-            root = out.new_zeros(len(pos[i]), self.lin.in_type.dim)
-        return out + self.lin(root)
-
-    def _convolve(self, x, pos, edge_index, edge_attr, edge_weight, node_attr,
-                  i: int, j: int) -> Tensor:
+        x, pos = as_pair('x', x), as_pair('pos', pos)
+        if node_attr is not None:
+            node_attr = as_pair('node_attr', node_attr)
         edges, edge_attr, edge_weight = read_edges(edge_index, edge_attr,
                                                    edge_weight, self.flow)
+        self._check(x, pos, edge_attr, node_attr, size)
         check_edges(edges, pos, edge_attr, edge_weight, self.validate)
+        if self._wants_messages:
+            out = self._sum_messages(x, pos, edges, edge_attr, edge_weight,
+                                     node_attr)
+        else:
+            out = self._convolve(x, pos, edges, edge_attr, edge_weight,
+                                 node_attr)
+        i = 1 if self.flow == 'source_to_target' else 0
+        root = x[i]
+        if root is None or not self.root_weight:
+            root = out.new_zeros(pos[i].shape[0], self.lin.in_type.dim)
+        return out + self.lin(root)
+
+    def _sum_messages(self, x, pos, edges, edge_attr, edge_weight,
+                      node_attr) -> Tensor:
+        size = (pos[0].shape[0], pos[1].shape[0])
+        if self.flow == 'source_to_target':
+            return self.propagate(edges, x=x, pos=pos, edge_attr=edge_attr,
+                                  edge_weight=edge_weight,
+                                  node_attr=node_attr, size=size)
+        # PyG's templates take the first of a pair for the sources whatever
+        # the flow: here all nodes are put into one set, targets first.
+        x = torch.cat([
+            x[1].new_zeros(size[0], x[1].shape[1]) if x[0] is None else x[0],
+            x[1]])
+        pos = torch.cat(pos)
+        node_attr = None if node_attr is None else 2 * (torch.cat(node_attr),)
+        out = self.propagate(
+            torch.stack([edges[0], edges[1] + size[0]]), x=(x, x),
+            pos=(pos, pos), edge_attr=edge_attr, edge_weight=edge_weight,
+            node_attr=node_attr, size=2 * (sum(size), ))
+        return out[:size[0]]
+
+    def _convolve(self, x, pos, edges, edge_attr, edge_weight,
+                  node_attr) -> Tensor:
+        j, i = (0, 1) if self.flow == 'source_to_target' else (1, 0)
         src, dst = edges[j], edges[i]
-        device = pos[0].device.type
-        with torch.autocast(device, enabled=False):
-            # Geometry, basis and sums stay in the precision of the weights.
+        num_dst = pos[i].shape[0]
+        with self._full_precision(pos[i]):
             h = self.kernel.features(
                 self._relative(pos[j][src], pos[i][dst]),
                 self._attributes(
@@ -201,13 +218,18 @@ class SteerableConv(MessagePassing):
                     None if node_attr is None else node_attr[j][src]))
             if edge_weight is not None:
                 h = h * edge_weight.to(h.dtype).view(-1, 1)
-            out = self.kernel.product(h, x[j].to(h.dtype), src, dst,
-                                      len(pos[i]), self.order)
+            out = self.kernel.product(h, x[j].to(h.dtype), src, dst, num_dst,
+                                      self.order)
             if self.aggr == 'mean':
-                count = out.new_zeros(len(out)).index_add(
-                    0, dst, out.new_ones(1).expand(len(dst)))
+                count = out.new_zeros(num_dst).index_add(
+                    0, dst, out.new_ones(1).expand(dst.shape[0]))
                 out = out / count.clamp(min=1).view(-1, 1)
         return out
+
+    @staticmethod
+    def _full_precision(x: Tensor):
+        """Geometry, basis and sums stay in the precision of the weights."""
+        return torch.autocast(x.device.type, enabled=False)
 
     def _relative(self, pos_j: Tensor, pos_i: Tensor) -> Tensor:
         return (pos_j - pos_i).to(self.lin.weight.dtype)
@@ -226,12 +248,13 @@ class SteerableConv(MessagePassing):
     def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor,
                 edge_attr: OptTensor, edge_weight: OptTensor,
                 node_attr_i: OptTensor, node_attr_j: OptTensor) -> Tensor:
-        kernel = self.kernel(
-            self._relative(pos_j, pos_i),
-            self._attributes(edge_attr, node_attr_i, node_attr_j))
-        out = (kernel @ x_j.to(kernel.dtype).unsqueeze(-1)).squeeze(-1)
-        if edge_weight is not None:
-            out = out * edge_weight.to(out.dtype).view(-1, 1)
+        with self._full_precision(x_j):
+            kernel = self.kernel(
+                self._relative(pos_j, pos_i),
+                self._attributes(edge_attr, node_attr_i, node_attr_j))
+            out = (kernel @ x_j.to(kernel.dtype).unsqueeze(-1)).squeeze(-1)
+            if edge_weight is not None:
+                out = out * edge_weight.to(out.dtype).view(-1, 1)
         return out
 
     @property
@@ -244,15 +267,33 @@ class SteerableConv(MessagePassing):
                     or self._propagate_forward_hooks
                     or self._propagate_forward_pre_hooks)
 
-    def _check(self, x, pos, edge_attr, node_attr):
+    def _check(self, x, pos, edge_attr, node_attr, size):
+        self._check_nodes(x, pos)
+        expected = (pos[0].shape[0], pos[1].shape[0])
+        if size is not None and tuple(size) != expected:
+            raise ValueError(f"Expected 'size' to be the numbers of "
+                             f"positions, {expected} (got {tuple(size)}). "
+                             f"It can be left out")
+        self._check_attr('edge_attr', edge_attr, self.edge_type, 'edge_type')
+        for attr in (None, ) if node_attr is None else node_attr:
+            self._check_attr('node_attr', attr, self.node_type, 'node_type')
+        for k in range(2 if node_attr is not None else 0):
+            if node_attr[k].shape[0] != pos[k].shape[0]:
+                raise ValueError(
+                    f"Expected 'node_attr' to have one row for each of the "
+                    f"{pos[k].shape[0]} nodes (got "
+                    f"{list(node_attr[k].shape)})")
+
+    def _check_nodes(self, x, pos):
         j = 0 if self.flow == 'source_to_target' else 1
         if x[j] is None:
             raise ValueError(f"Expected features of the source nodes, 'x"
                              f"[{j}]' (got None)")
         for k in range(2):
-            if pos[k].dim() != 2 or pos[k].shape[1] != 3:
-                raise ValueError(f"Expected 'pos' of shape [N, 3] (got "
-                                 f"{list(pos[k].shape)})")
+            if pos[k] is None or pos[k].dim() != 2 or pos[k].shape[1] != 3:
+                got = None if pos[k] is None else list(pos[k].shape)
+                raise ValueError(f"Expected 'pos' of shape [N, 3], one for "
+                                 f"each set of nodes (got {got})")
             if x[k] is None:
                 continue
             self.in_type.check(x[k], 'x')
@@ -260,19 +301,22 @@ class SteerableConv(MessagePassing):
                 raise ValueError(
                     f"Expected 'x' and 'pos' to have one row per node (got "
                     f"{list(x[k].shape)} and {list(pos[k].shape)})")
-        if self.edge_type.dim == 0 and edge_attr is not None:
-            raise ValueError(f"Expected no 'edge_attr' (got shape "
-                             f"{list(edge_attr.shape)}). Name its type with "
-                             f"'edge_type' when building the layer")
-        if self.edge_type.dim and edge_attr is not None:
-            self.edge_type.check(edge_attr, 'edge_attr')
-        if (self.node_type.dim == 0) != (node_attr is None):
+
+    @staticmethod
+    def _check_attr(name: str, attr: OptTensor, field_type: FieldType,
+                    argument: str) -> None:
+        if attr is None:
+            if field_type.dim:
+                raise ValueError(
+                    f"Expected '{name}' of type {field_type}, i.e. shape "
+                    f"[*, {field_type.dim}] (got None). Pass it, or build "
+                    f"the layer without '{argument}'")
+        elif field_type.dim == 0:
             raise ValueError(
-                f"Expected 'node_attr' of type {self.node_type} (got "
-                f"{'None' if node_attr is None else 'one'}). Its type is "
-                f"named by 'node_type' when building the layer")
-        for k in range(2 if node_attr is not None else 0):
-            self.node_type.check(node_attr[k], 'node_attr')
+                f"Expected no '{name}' (got shape {list(attr.shape)}). Name "
+                f"its type with '{argument}' when building the layer")
+        else:
+            field_type.check(attr, name)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
@@ -388,6 +432,9 @@ class HarmonicSteerableConv(SteerableConv):
             (default: :obj:`0.6`)
         band_limit (list[int], optional): The highest harmonic of each shell.
             (default: :obj:`None`)
+        softening (float, optional): See
+            :class:`~pyg_steerable.kernels.HarmonicBasis`.
+            (default: :obj:`0.05`)
         aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
             (default: :obj:`"sum"`)
         **kwargs (optional): Additional arguments of :class:`SteerableConv`.
@@ -403,10 +450,10 @@ class HarmonicSteerableConv(SteerableConv):
     def __init__(self, in_type: FieldType, out_type: FieldType, *,
                  max_degree: int | None = None, radius: float = 1.0,
                  shells: int = 3, sigma: float = 0.6, band_limit=None,
-                 aggr: str = 'sum', **kwargs):
+                 softening: float = 0.05, aggr: str = 'sum', **kwargs):
         in_type, out_type = _kernel_group(in_type, out_type)
         if max_degree is None:
             max_degree = in_type.max_degree + out_type.max_degree
         basis = HarmonicBasis(in_type.group, max_degree, radius, shells,
-                              sigma, band_limit)
+                              sigma, band_limit, softening)
         super().__init__(in_type, out_type, basis, aggr=aggr, **kwargs)

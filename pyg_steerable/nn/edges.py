@@ -7,6 +7,18 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
 
+def as_pair(name: str, value) -> tuple:
+    r"""What PyG takes for source and target nodes: a tensor or a pair."""
+    if isinstance(value, Tensor):
+        return (value, value)
+    if (isinstance(value, (tuple, list)) and len(value) == 2
+            and all(v is None or isinstance(v, Tensor) for v in value)):
+        return tuple(value)
+    raise TypeError(f"Expected '{name}' to be a tensor, or a pair of tensors "
+                    f"for source and target nodes (got "
+                    f"{type(value).__name__})")
+
+
 def read_edges(edge_index, edge_attr, edge_weight, flow: str):
     r"""Edge indices, in any of PyG's forms, as one plain tensor
     :math:`[2, E]`. A sparse matrix is a transposed adjacency, as in PyG; its
@@ -44,7 +56,9 @@ def check_edges(edges: Tensor, pos, edge_attr, edge_weight,
     """
     for name, value in (('edge_attr', edge_attr),
                         ('edge_weight', edge_weight)):
-        if value is not None and value.shape[0] != edges.shape[1]:
+        if value is not None and (value.shape[:1] != edges.shape[1:]
+                                  or name == 'edge_weight'
+                                  and value.numel() != edges.shape[1]):
             raise ValueError(f"Expected '{name}' to have one row for each of "
                              f"the {edges.shape[1]} edges (got "
                              f"{list(value.shape)})")
@@ -54,7 +68,7 @@ def check_edges(edges: Tensor, pos, edge_attr, edge_weight,
         for p in pos:
             if not bool(p.isfinite().all()):
                 bad = int((~p.isfinite()).any(-1).nonzero()[0])
-                raise ValueError(f"Expected finite positions (got "
+                raise ValueError(f"Expected finite positions 'pos' (got "
                                  f"{p[bad].tolist()} at node {bad})")
     if edges.numel() == 0 or not (everywhere or edges.device.type == 'cpu'):
         return

@@ -20,7 +20,7 @@ two operators below, with other arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import NamedTuple
 
 import torch
@@ -79,12 +79,15 @@ def dense_kernel(h: Tensor, weight: Tensor, bases: Sequence[Tensor],
         - **h:** :math:`[E, d_h]`, **weight:** :math:`[P]`,
           **output:** :math:`[E, d_{out}, d_{in}]`
     """
-    k = h.new_zeros(len(h), out_dim, in_dim)
+    k = h.new_zeros(h.shape[0], out_dim, in_dim)
     weights = weight.split([p.numel for p in paths])
     for p, W, Q in zip(paths, weights, bases):
         h_u = h[:, p.u:p.u + p.mu * p.du].view(-1, p.mu, p.du)
         W = W.view(p.mw, p.s, p.mu, p.mv)
-        block = torch.einsum('eui,wsuv,skij->ewkvj', h_u, W, Q.to(h.dtype))
+        # Two operands at a time: of three, einsum reads the sizes, which a
+        # compiler then takes for fixed.
+        block = torch.einsum('eui,skij->euskj', h_u, Q.to(h.dtype))
+        block = torch.einsum('euskj,wsuv->ewkvj', block, W)
         rows = slice(p.w, p.w + p.mw * p.dw)
         columns = slice(p.v, p.v + p.mv * p.dv)
         k[:, rows, columns] += block.reshape(-1, p.mw * p.dw, p.mv * p.dv)
@@ -137,16 +140,20 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     if order not in ORDERS:
         raise ValueError(f"Expected 'order' to be one of {ORDERS} (got "
                          f"'{order}')")
+    if not paths:
+        return h.new_zeros(num_dst, out_dim)
     if order == 'reference':
         return contract_reference(h, x, src, dst, num_dst, weight, bases,
                                   paths, out_dim)
     if order == 'auto':
-        order = cheapest_order(len(h), len(x), num_dst, h.shape[-1],
+        order = cheapest_order(h.shape[0], x.shape[0], num_dst, h.shape[-1],
                                x.shape[-1], out_dim, paths)
-    bases = [Q.to(h.dtype) for Q in bases]
+    # Autocast may have lowered one of the factors.
+    h, x = h.to(weight.dtype), x.to(weight.dtype)
+    bases = [Q.to(weight.dtype) for Q in bases]
     if order == 'aggregate':
-        return _forward(h, x, src, dst, num_dst, weight, bases,
-                        flatten(paths), out_dim)
+        return _call_forward(h, x, src, dst, num_dst, weight, bases,
+                             flatten(paths), out_dim)
     # The kernels act from the sources' side: the derivative, with respect to
     # its features, of the operator with the roles of V and W exchanged.
     mirrored = [p.transposed() for p in paths]
@@ -154,11 +161,11 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     weight = torch.cat([
         W.view(p.mw, -1, p.mv).transpose(0, 2).reshape(-1)
         for p, W in zip(paths, weights)
-    ]) if paths else weight
+    ])
     bases = [Q.transpose(1, 3).contiguous() for Q in bases]
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
-    return _backward(x, h, unused, dst, src, weight, bases,
-                     flatten(mirrored), [False, True, False])[1]
+    return _call_backward(x, h, unused, dst, src, weight, bases,
+                          flatten(mirrored), [False, True, False])[1]
 
 
 def cheapest_order(num_edges: int, num_src: int, num_dst: int, h_dim: int,
@@ -233,7 +240,12 @@ def _component_major(layout: tuple[int, ...], which: str,
 def _permute(x: Tensor, permutation: list[int]) -> Tensor:
     if permutation == list(range(len(permutation))):
         return x.contiguous()
-    return x[:, torch.tensor(permutation, device=x.device)]
+    return x.index_select(1, torch.tensor(permutation, device=x.device))
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """The rows x[index], which index_select copies several times faster."""
+    return x.index_select(0, index.flatten()).view(*index.shape, x.shape[1])
 
 
 class _Chunks:
@@ -395,7 +407,11 @@ class _Factored:
         return g.transpose(0, 1).reshape(-1, p.mw)  # [(dw c), mw]
 
     def transpose(self, g: Tensor) -> Tensor:
-        dA = g.new_zeros(len(g), *self.dims[:2])
+        covered = sum(Q.shape[1] * pair.paths[0][1].mu * pair.paths[0][1].mv
+                      for pair, Q in zip(self.pairs, self.bases))
+        new = g.new_zeros if covered < self.dims[0] * self.dims[1] else (
+            g.new_empty)
+        dA = new(len(g), *self.dims[:2])
         for pair, Q in zip(self.pairs, self.bases):
             parts = []
             for i, p in pair.paths:
@@ -405,8 +421,9 @@ class _Factored:
             p = pair.paths[0][1]
             block = Q.T @ torch.cat(parts)
             block = block.view(p.du, p.dv, len(g), p.mu, p.mv)
-            dA[:, pair.u, pair.v] += block.permute(2, 0, 3, 1, 4).reshape(
-                len(g), p.du * p.mu, p.dv * p.mv)
+            place = dA[:, pair.u, pair.v].unflatten(2, (p.dv, p.mv))
+            place.unflatten(1, (p.du, p.mu)).copy_(
+                block.permute(2, 0, 3, 1, 4))
         return dA
 
     def start_weight_grad(self) -> list[Tensor]:
@@ -439,7 +456,18 @@ def _pad(h: Tensor) -> Tensor:
     return torch.nn.functional.pad(h, (0, 0, 0, 1))
 
 
+def _in_full_precision(function):
+    """Autocast would lower single products, here and in backward."""
+    @wraps(function)
+    def wrapper(tensor, *args, **kwargs):
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(tensor, *args, **kwargs)
+
+    return wrapper
+
+
 @torch.library.custom_op('pyg_steerable::contract', mutates_args=())
+@_in_full_precision
 def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
              weight: Tensor, bases: Sequence[Tensor], layout: Sequence[int],
              out_dim: int) -> Tensor:
@@ -452,7 +480,7 @@ def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     x = kernel.enter(x, 'v')
     src = torch.nn.functional.pad(src, (0, 1))
     for nodes, edges in _Chunks(dst, num_dst, kernel, h.itemsize):
-        out[nodes] = kernel(h[edges].mT @ x[src[edges]])
+        out[nodes] = kernel(_rows(h, edges).mT @ _rows(x, src[edges]))
     return kernel.leave(out, 'w')
 
 
@@ -462,6 +490,7 @@ def _(h, x, src, dst, num_dst, weight, bases, layout, out_dim):
 
 
 @torch.library.custom_op('pyg_steerable::contract_backward', mutates_args=())
+@_in_full_precision
 def _backward(
         g: Tensor, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
         weight: Tensor, bases: Sequence[Tensor], layout: Sequence[int],
@@ -484,9 +513,9 @@ def _backward(
     src = torch.nn.functional.pad(src, (0, 1))
     grads = kernel.start_weight_grad() if need_w else None
     for nodes, edges in _Chunks(dst, len(g), kernel, h.itemsize):
-        h_c, g_c = h[edges], g[nodes]
+        h_c, g_c = _rows(h, edges), _rows(g, nodes)
         if need_h or need_w:
-            x_c = x[src[edges]]
+            x_c = _rows(x, src[edges])
         if need_w:
             kernel.add_weight_grad(grads, h_c.mT @ x_c, g_c)
         if need_h or need_x:
@@ -521,7 +550,8 @@ def _save_forward(ctx, inputs, output):
 def _grad_forward(ctx, g):
     h, x, src, dst, weight, *bases = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 5)]
-    grads = _backward(g, h, x, src, dst, weight, bases, ctx.layout, needs)
+    grads = _call_backward(g, h, x, src, dst, weight, bases, ctx.layout,
+                           needs)
     gh, gx, gw = (d if need else None for d, need in zip(grads, needs))
     return gh, gx, None, None, None, gw, [None] * len(bases), None, None
 
@@ -556,12 +586,12 @@ def _grad_backward(ctx, *tangents):
         if wanted[0]:
             total[0] = _add(
                 total[0],
-                _forward(here[0], here[1], src, dst, len(g), here[2], bases,
-                         ctx.layout, g.shape[1]))
+                _call_forward(here[0], here[1], src, dst, g.shape[0],
+                              here[2], bases, ctx.layout, g.shape[1]))
         needs = [wanted[1 + i] and i != k for i in range(3)]
         if any(needs):
-            grads = _backward(g, here[0], here[1], src, dst, here[2], bases,
-                              ctx.layout, needs)
+            grads = _call_backward(g, here[0], here[1], src, dst, here[2],
+                                   bases, ctx.layout, needs)
             for i in range(3):
                 if needs[i]:
                     total[1 + i] = _add(total[1 + i], grads[i])
@@ -570,3 +600,69 @@ def _grad_backward(ctx, *tangents):
 
 
 _backward.register_autograd(_grad_backward, setup_context=_save_backward)
+
+
+# torch.func ################################################################
+
+# Operators with registered derivatives cannot be used under the transforms of
+# torch.func: there, the same derivatives are those of an autograd.Function.
+# (It is not used elsewhere: torch.compile does not take it with a list.)
+
+
+def _function(operator, save, grad):
+    """An autograd.Function of an operator's first six arguments, the two
+    behind its bases, and the bases.
+    """
+    def pack(args):
+        return (*args[:6], list(args[8:]), *args[6:8])
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*args):
+            return operator(*pack(args))
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            save(ctx, pack(inputs), output)
+
+        @staticmethod
+        def backward(ctx, *grads):
+            out = grad(ctx, *grads)
+            return (*out[:6], None, None, *out[6])
+
+        @staticmethod
+        def vmap(info, in_dims, *args):
+            return _one_by_one(Function.apply, info.batch_size, in_dims, args)
+
+    return Function
+
+
+def _one_by_one(function, batch_size: int, in_dims, args):
+    """The rule of :func:`torch.func.vmap`: calls once for each entry."""
+    def entry(b):
+        return [a.select(d, b) if isinstance(a, Tensor) and d is not None
+                else a for a, d in zip(args, in_dims)]
+
+    outs = [function(*entry(b)) for b in range(batch_size)]
+    if isinstance(outs[0], Tensor):
+        return torch.stack(outs), 0
+    return tuple(torch.stack(o) for o in zip(*outs)), (0, ) * len(outs[0])
+
+
+_FORWARD = _function(_forward, _save_forward, _grad_forward)
+_BACKWARD = _function(_backward, _save_backward, _grad_backward)
+
+
+def _call(operator, function, *args):
+    if (not torch.compiler.is_compiling()
+            and torch._C._are_functorch_transforms_active()):
+        return function.apply(*args[:6], *args[7:], *args[6])
+    return operator(*args)
+
+
+def _call_forward(*args) -> Tensor:
+    return _call(_forward, _FORWARD, *args)
+
+
+def _call_backward(*args) -> tuple[Tensor, Tensor, Tensor]:
+    return _call(_backward, _BACKWARD, *args)

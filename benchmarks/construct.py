@@ -1,0 +1,81 @@
+"""What it costs to import the package and to build a layer, cold.
+
+    python benchmarks/construct.py
+    python benchmarks/construct.py --groups 'SO(2)' I --json construct.json
+
+Every figure comes from a fresh process: nothing is cached between them.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+GROUPS = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
+          'SO(2)xMxInv', 'SO(3)', 'O(3)', 'C4', 'C6', 'D4', 'D6', 'C4xM', 'T',
+          'O', 'I', 'TxInv', 'OxInv', 'IxInv')
+
+IMPORT = '''
+import time
+import torch, torch_geometric.nn
+start = time.perf_counter()
+import pyg_steerable.nn
+print(time.perf_counter() - start)
+'''
+
+BUILD = '''
+import time
+import torch
+from pyg_steerable import FieldType
+from pyg_steerable import nn
+start = time.perf_counter()
+field_type = FieldType.sphere({channels}, {degree}, {group!r})
+nn.{layer}(field_type, field_type)
+print(time.perf_counter() - start)
+'''
+
+
+def fresh(code):
+    """The number that a new interpreter prints."""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout.split()[-1])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--groups', nargs='+', default=GROUPS)
+    parser.add_argument('--channels', type=int, default=16)
+    parser.add_argument('--degree', type=int, default=3)
+    parser.add_argument('--repeat', type=int, default=1)
+    parser.add_argument('--json', metavar='FILE')
+    args = parser.parse_args(argv)
+
+    def median(code):
+        return statistics.median(fresh(code) for _ in range(args.repeat))
+
+    print(f'{os.cpu_count()} cores, {args.channels} channels, degree '
+          f'{args.degree}, seconds')
+    results = {'import': median(IMPORT)}
+    print(f'import, over torch and torch_geometric: {results["import"]:.2f}')
+    print(f'{"":14s}{"implicit":>10s}{"harmonic":>10s}')
+    for group in args.groups:
+        results[group] = {
+            layer: median(BUILD.format(layer=layer, group=group,
+                                       channels=args.channels,
+                                       degree=args.degree))
+            for layer in ('ImplicitSteerableConv', 'HarmonicSteerableConv')
+        }
+        print(f'{group:14s}' + ''.join(f'{seconds:10.2f}' for seconds in
+                                       results[group].values()), flush=True)
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump({'settings': vars(args), 'results': results}, file,
+                      indent=1)
+
+
+if __name__ == '__main__':
+    main()

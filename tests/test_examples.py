@@ -1,0 +1,131 @@
+"""The examples run, resume exactly and refuse damaged files."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parent.parent / 'examples'
+sys.path.insert(0, str(EXAMPLES))
+
+pytest.importorskip('lightning')
+import qm9  # noqa: E402
+
+QUIET = ['--smoke', '--quiet', '--device', 'cpu']
+
+# lightning, with which we do not share a release cycle
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+def run(out, *options):
+    return qm9.main([*QUIET, '--out', str(out), *options])
+
+
+@pytest.mark.parametrize('options', [
+    ['--target', 'mu', '--condition', 'none'],
+    ['--target', 'U0', '--condition', 'bonds', '--graph', 'radius'],
+    ['--target', 'gap', '--kernel', 'harmonic', '--group', 'SO(3)'],
+    ['--activation', 'quotient', '--match', '9000'],
+    ['--bf16'],
+], ids=' '.join)
+def test_options(tmp_path, options):
+    found = run(tmp_path, *options)
+    assert found['test_mae'] > 0
+    assert found['mean_predictor_mae'] > 0
+    exact = 'quotient' not in options and '--bf16' not in options
+    assert not exact or found['invariance_error'] < 1e-4
+    for name in ('learning_curve.png', 'predictions.png', 'metrics.csv',
+                 'results.json', 'last.ckpt', 'best.ckpt'):
+        assert (tmp_path / name).stat().st_size > 0
+    if '--match' in options:
+        assert abs(found['parameters'] / 9000 - 1) < 0.15
+
+
+def test_learns(tmp_path):
+    found = run(tmp_path, '--target', 'U0', '--epochs', '4', '--train',
+                '600', '--lr', '5e-3', '--channels', '8')
+    assert found['test_mae'] < 0.5 * found['mean_predictor_mae']
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    options = ['--epochs', '4', '--threads', '1']
+    whole = run(tmp_path / 'whole', *options)
+    part = tmp_path / 'part'
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / 'qm9.py'), *QUIET, *options, '--out',
+         str(part)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.time() + 120
+    while not (part / 'last.ckpt').exists():
+        assert process.poll() is None and time.time() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (part / 'results.json').exists(), 'ended before it was killed'
+    resumed = run(part, *options)
+    for key in ('test_mae', 'val_mae'):
+        assert resumed[key] == whole[key]
+    first, second = (
+        torch.load(tmp_path / name / 'last.ckpt', weights_only=False)
+        for name in ('whole', 'part'))
+    for key, value in first['state_dict'].items():
+        assert torch.equal(value, second['state_dict'][key]), key
+    logs = [(tmp_path / name / 'metrics.csv').read_text().count('\n')
+            for name in ('whole', 'part')]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'other'])
+def test_damaged_checkpoint(tmp_path, damage):
+    run(tmp_path)
+    path = tmp_path / 'last.ckpt'
+    if damage == 'truncated':
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == 'text':
+        path.write_text('not a checkpoint')
+    else:
+        torch.save({'weights': torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"last.ckpt.*--fresh"):
+        run(tmp_path, '--epochs', '2')
+    assert run(tmp_path, '--fresh')['test_mae'] > 0
+
+
+def test_bad_options(tmp_path):
+    with pytest.raises(ValueError, match='at most'):
+        run(tmp_path, '--train', '100000')
+    with pytest.raises(SystemExit):
+        run(tmp_path, '--kernel', 'harmonic', '--condition', 'bonds')
+    with pytest.raises(ValueError, match='cutoff'):
+        run(tmp_path, '--graph', 'radius', '--cutoff', '-1')
+    with pytest.raises(FileNotFoundError, match='nothing.npz'):
+        run(tmp_path, '--npz', 'nothing.npz')
+
+
+def test_two_processes(tmp_path):
+    environment = os.environ | {'OMP_NUM_THREADS': '1'}
+    subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+         '--nproc-per-node', '2', str(EXAMPLES / 'qm9.py'), *QUIET, '--out',
+         str(tmp_path)], check=True, env=environment, timeout=240,
+        capture_output=True)
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert found['test_mae'] > 0
+
+
+def test_ablation(tmp_path):
+    command = [sys.executable, str(EXAMPLES / 'qm9_ablation.py'), '--out',
+               str(tmp_path), '--seeds', '0', '--parameters', '5000',
+               '--smoke', '--device', 'cpu']
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    table = json.loads((tmp_path / 'ablation.json').read_text())
+    assert len(table) == 4
+    assert (tmp_path / 'ablation.png').stat().st_size > 0
+
+
+def test_ogb_encoders(tmp_path):
+    pytest.importorskip('ogb')
+    assert run(tmp_path, '--encoder', 'ogb')['test_mae'] > 0

@@ -1,0 +1,319 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from e3nn import o3
+
+from pyg_steerable import FieldType, Group, Representation
+from pyg_steerable.fields import wigner_D
+from pyg_steerable.groups import rotation
+
+TYPE = '2x0e + 1x0o + 3x1o + 1x1e + 1x2e + 1x3o'
+
+
+def elements(name='O(3)', n=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Group(name).sample(n, generator=generator)
+
+
+def regular(name):
+    return Representation.regular(name)
+
+
+def permutation(name):
+    """The corners of a regular polygon, or of a cube."""
+    corners = {
+        'C4': torch.tensor([[1., 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]),
+        'O': torch.cartesian_prod(*3 * [torch.tensor([-1., 1.])]),
+    }[name].double()
+    group = Group(name)
+    moved = corners @ group.generators.mT
+    to = torch.cdist(moved, corners.expand_as(moved)).argmin(-1)
+    matrices = torch.nn.functional.one_hot(to, len(corners)).mT.double()
+    return Representation(group, matrices, name='corners'), corners
+
+
+# Wigner matrices ###########################################################
+
+
+@pytest.mark.parametrize('degree', range(12))
+@pytest.mark.parametrize('parity', [1, -1])
+def test_wigner_homomorphism(degree, parity):
+    ir = o3.Irrep(degree, parity)
+    g, h = elements(seed=1), elements(seed=2)
+    D, eye = wigner_D(ir, g), torch.eye(ir.dim)
+    assert (D @ wigner_D(ir, h) - wigner_D(ir, g @ h)).abs().max() < 1e-13
+    assert (D @ D.mT - eye).abs().max() < 1e-13
+    assert (wigner_D(ir, torch.eye(3).double()) - eye).abs().max() < 1e-13
+    inversion = wigner_D(ir, -torch.eye(3).double())
+    assert (inversion - parity * eye).abs().max() < 1e-13
+
+
+def test_wigner_agrees_with_e3nn():
+    # e3nn's own matrices are accurate to float32 only.
+    R = elements(n=50)
+    irreps = o3.Irreps('0e + 0o + 1o + 1e + 2e + 3o + 4e + 5e')
+    poles = torch.stack([
+        torch.from_numpy(rotation((0, 1, 0), angle)) for angle in (0.3, 2.)
+    ])
+    R = torch.cat([R, poles, -poles])
+    error = FieldType(irreps, 'O(3)').matrix(R) - irreps.D_from_matrix(R)
+    assert error.abs().max() < 1e-5
+
+
+def test_degree_one_is_the_matrix_itself():
+    R = elements()
+    assert (wigner_D(o3.Irrep('1o'), R) - R).abs().max() < 1e-14
+    pseudo = torch.linalg.det(R)[:, None, None] * R
+    assert (wigner_D(o3.Irrep('1e'), R) - pseudo).abs().max() < 1e-14
+
+
+def test_harmonics_transform():
+    R, x = elements(n=1)[0], torch.randn(5, 3).double()
+    for degree in range(12):
+        D = wigner_D(o3.Irrep(degree, (-1)**degree), R)
+        Y, moved = (o3.spherical_harmonics(degree, p, False)
+                    for p in (x, x @ R.T))
+        assert (moved - Y @ D.T).norm() < 1e-12 * moved.norm()
+
+
+# Field types ###############################################################
+
+
+def test_layout_is_that_of_e3nn():
+    T, irreps = FieldType(TYPE, 'SO(2)'), o3.Irreps(TYPE)
+    assert T.irreps == irreps
+    assert T.dim == irreps.dim
+    assert T.slices == irreps.slices()
+    assert T.num_fields == irreps.num_irreps == 9
+    assert T.max_degree == 3
+    assert len(T) == 6
+    R = elements('O(3)')
+    assert (T.matrix(R) - irreps.D_from_matrix(R)).abs().max() < 1e-5
+
+
+def test_transform():
+    T = FieldType(TYPE, 'O(3)')
+    R = elements(n=4)
+    x = torch.randn(4, 7, T.dim, dtype=torch.float64)
+    for g in R:
+        expected = torch.einsum('ij,abj->abi', T.matrix(g), x)
+        assert torch.allclose(T.transform(x, g), expected, atol=1e-12)
+    rows = T.transform(x[:, 0], R)
+    expected = [T.matrix(g) @ y for g, y in zip(R, x[:, 0])]
+    assert torch.allclose(rows, torch.stack(expected), atol=1e-12)
+
+
+def test_transform_keeps_dtype_and_gradient():
+    T = FieldType('1o', 'SO(3)')
+    x = torch.randn(5, 3, requires_grad=True)
+    y = T.transform(x, elements('SO(3)', 1)[0])
+    assert y.dtype == torch.float32
+    y.square().sum().backward()
+    assert torch.allclose(x.grad, 2 * x, atol=1e-5)
+
+
+def test_blocks_are_copies_of_components():
+    T = FieldType('2x1o', 'O(3)')
+    R = elements(n=1)[0]
+    x = torch.randn(6, dtype=torch.float64)
+    assert torch.allclose(T.transform(x, R).view(2, 3), x.view(2, 3) @ R.T)
+
+
+def test_sphere():
+    T = FieldType.sphere(4, 2, 'SO(2)')
+    assert T == FieldType('4x0e + 4x1o + 4x2e', 'SO(2)')
+    assert FieldType.sphere(0, 2, 'O(3)').dim == 0
+    assert FieldType.sphere(3, 0).group == Group('O(3)')
+    with pytest.raises(ValueError, match='non-negative'):
+        FieldType.sphere(-1, 2)
+
+
+def test_restrict():
+    T = FieldType(TYPE, 'O(3)')
+    assert T.restrict('SO(2)') == FieldType(TYPE, 'SO(2)')
+    with pytest.raises(ValueError, match='subgroup'):
+        FieldType(TYPE, 'SO(2)').restrict('SO(3)')
+    with pytest.raises(ValueError, match='subgroup'):
+        FieldType(TYPE, 'SO(2)').restrict('M')
+    T = FieldType([(2, regular('O')), (1, '1o')], 'O')
+    small = T.restrict('D4')
+    R = Group('D4').elements
+    assert small.group == Group('D4') and small.dim == 51
+    assert torch.allclose(small.matrix(R), T.matrix(R), atol=1e-9)
+
+
+@pytest.mark.parametrize('irreps, group, expected', [
+    ('3x0e', 'O(3)', True), ('0o', 'O(3)', False), ('0o', 'SO(3)', True),
+    ('1o', 'SO(2)', False), ('0e + 2e', '1', True), ('1o', '1', True),
+    ('1e', 'Inv', True), ('1o', 'Inv', False), ('0o', 'SO(2)xM', False),
+    ('', 'O(3)', True)])
+def test_is_invariant(irreps, group, expected):
+    assert FieldType(irreps, group).is_invariant == expected
+
+
+def test_ways_to_write_a_type():
+    T = FieldType('2x0e + 1x1o', 'SO(2)')
+    vector = o3.Irrep('1o')
+    for same in (o3.Irreps('2x0e+1x1o'), [(2, '0e'), (1, '1o')],
+                 [(2, '0e'), vector], [(2, '0e'), '1o'], '2x0e+1o',
+                 '2x0e + 0x2e + 1o', [(2, (0, 1)), (1, vector)], T):
+        assert FieldType(same, 'SO(2)') == T
+    assert FieldType(vector) == FieldType('1o') == FieldType([vector])
+    assert FieldType(regular('C4'), 'C4').dim == 4
+    assert FieldType.wrap(T) is T
+    assert FieldType.wrap('2x0e+1o', 'SO(2)') == T
+    assert FieldType([], 'SO(2)').dim == 0
+    assert FieldType([], 'SO(2)').matrix(elements(n=2)).shape == (2, 0, 0)
+
+
+def test_addition():
+    a, b = FieldType('2x0e', 'C4'), FieldType('1o', 'C4')
+    assert a + b == FieldType('2x0e + 1o', 'C4')
+    assert b + a != a + b
+    assert a + FieldType('', 'C4') == a
+    with pytest.raises(ValueError, match='one group'):
+        a + FieldType('1o', 'C3')
+    with pytest.raises(TypeError):
+        a + '1o'
+
+
+@pytest.mark.parametrize('T', [
+    FieldType(TYPE, 'SO(2)'), FieldType([], 'O(3)'),
+    FieldType([(2, regular('C4')), (1, '1o')], 'C4')], ids=str)
+def test_values(T):
+    for other in (copy.deepcopy(T), pickle.loads(pickle.dumps(T)),
+                  FieldType(T, T.group), FieldType(T.blocks, T.group)):
+        assert other == T and hash(other) == hash(T)
+        assert repr(other) == repr(T)
+    assert T != FieldType('7x0e', T.group)
+    assert T != str(T)
+
+
+def test_repr():
+    assert repr(FieldType('2x0e+1o', 'SO(2)')) == \
+        'FieldType(2x0e+1x1o, SO(2))'
+    assert repr(FieldType([(3, regular('C4'))], 'C4')) == \
+        'FieldType(3xregular(C4), C4)'
+    assert repr(FieldType('', 'C4')) == 'FieldType(0, C4)'
+
+
+@pytest.mark.parametrize('make, error, match', [
+    (lambda: FieldType('2x0q'), ValueError, 'notation'),
+    (lambda: FieldType('one'), ValueError, 'notation'),
+    (lambda: FieldType(3.5), ValueError, 'notation'),
+    (lambda: FieldType('12e'), ValueError, 'degrees up to 11'),
+    (lambda: FieldType([(1, 'zz')]), ValueError, 'irrep of O'),
+    (lambda: FieldType([(1, regular('C4'))], 'C3'), ValueError,
+     'representations of'),
+    (lambda: FieldType('1o', 'nope'), ValueError, "Expected 'name'"),
+    (lambda: FieldType.wrap('1o'), TypeError, 'Build one with'),
+    (lambda: FieldType('1o').transform(torch.zeros(2, 4), torch.eye(3)),
+     ValueError, 'last dimension'),
+    (lambda: FieldType([(1, regular('C4'))], 'C4').irreps, ValueError,
+     'given by matrices'),
+    (lambda: FieldType('-2x1o'), ValueError, 'notation|negative'),
+    (lambda: FieldType([(-2, '1o')]), ValueError, 'negative'),
+    (lambda: FieldType([(1, '1o', 3)]), ValueError, 'copies'),
+    (lambda: FieldType([(1.5, '1o')]), ValueError, 'copies|integer'),
+])
+def test_bad_types(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+# Representations ###########################################################
+
+
+@pytest.mark.parametrize('name', ['C1', 'C4', 'D3', 'T', 'O', 'C3xInv'])
+def test_regular_representation(name):
+    rho = regular(name)
+    g = rho.group.elements
+    D = rho(g)
+    assert D.shape == (len(g), len(g), len(g))
+    products = rho(g[:, None] @ g[None, :5])
+    assert (D[:, None] @ D[:5] - products).abs().max() < 1e-10
+    rounded = D.round()
+    assert (D - rounded).abs().max() < 1e-10
+    assert (rounded.sum(1) == 1).all() and (rounded.sum(2) == 1).all()
+    # f(g^-1 h): the delta at h moves to g h.
+    h = (D.argmax(1))
+    assert torch.allclose(g[h], g[:, None] @ g[None], atol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['C4', 'O'])
+def test_permutation_representation(name):
+    rho, corners = permutation(name)
+    for g, D in zip(rho.group.elements, rho(rho.group.elements)):
+        # The corner n moves to the corner that D takes the unit vector n to.
+        assert (D.T @ corners - corners @ g.T).abs().max() < 1e-9
+        assert (D.round() - D).abs().max() < 1e-10
+
+
+def test_representation_of_a_continuous_group():
+    group = Group('SO(2)xM')
+    R = group.generators
+    rho = Representation(group, R[:, :2, :2], name='plane')
+    g = group.sample(5)
+    assert (rho(g) - g[:, :2, :2]).abs().max() < 1e-12
+    assert rho.degree == 1 and rho.dim == 2
+    tensor = torch.einsum('gij,gkl->gikjl', R, R).reshape(-1, 9, 9)
+    rho = Representation(group, tensor, name='tensor')
+    expected = torch.einsum('gij,gkl->gikjl', g, g).reshape(-1, 9, 9)
+    assert (rho(g) - expected).abs().max() < 1e-11
+    # cos and sin of three times the angle.
+    turn = lambda m: torch.linalg.matrix_power(m[:2, :2], 3)  # noqa: E731
+    so2 = Group('SO(2)')
+    rho = Representation(so2, [turn(m) for m in so2.generators], 'three')
+    g = so2.sample(5)
+    assert (rho(g) - torch.stack([turn(m) for m in g])).abs().max() < 1e-11
+    assert rho.degree == 3
+
+
+def test_representation_values():
+    rho = regular('D3')
+    for other in (copy.deepcopy(rho), pickle.loads(pickle.dumps(rho)),
+                  regular('D3')):
+        assert other == rho and hash(other) == hash(rho)
+        assert repr(other) == 'regular(D3)'
+        assert torch.equal(other(rho.group.elements),
+                           rho(rho.group.elements))
+    assert rho != regular('C6') and rho != 'regular(D3)'
+    other = Representation('D3', rho.matrices, name='other')
+    assert other != rho
+
+
+C4, SO2 = Group('C4'), Group('SO(2)')
+
+
+@pytest.mark.parametrize('make, match', [
+    # A rotation by a third of a turn is no representation of C4.
+    (lambda: Representation(C4, [torch.tensor(rotation((0, 0, 1), 2.0944))]),
+     'relation'),
+    (lambda: Representation(C4, [torch.diag(torch.tensor([1., 1., 2.]))]),
+     'orthogonal'),
+    (lambda: Representation(C4, torch.eye(2).expand(2, 2, 2)), 'one for'),
+    (lambda: Representation(C4, torch.ones(1, 2, 3)), 'one for'),
+    (lambda: Representation(C4, torch.eye(2)), 'one for'),
+    # A quarter turn for the generator of SO(2): not continuous.
+    (lambda: Representation(SO2, [torch.tensor([[0., -1.], [1., 0.]])]),
+     'relation'),
+    # Spin one half: 2 pi becomes -1.
+    (lambda: Representation(C4, [torch.tensor([[.5**.5, -.5**.5],
+                                               [.5**.5, .5**.5]])]),
+     'relation'),
+    (lambda: regular('C4')(torch.tensor(rotation((0, 0, 1), 0.3))),
+     'defined'),
+    (lambda: Representation.regular('SO(2)'), 'finite'),
+    (lambda: Representation(C4, torch.zeros(1, 0, 0)), 'one for|empty|d, d'),
+])
+def test_bad_representations(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_swapped_matrices_are_no_representation():
+    rho = regular('D3')
+    with pytest.raises(ValueError, match='order of the matrices'):
+        Representation('D3', rho.matrices.flip(0))

@@ -1,0 +1,378 @@
+import random
+
+import pytest
+import torch
+
+from pyg_steerable import FieldType, Group, Representation
+from pyg_steerable.layers import (
+    Bilinear,
+    FieldBatchNorm,
+    FieldDropout,
+    Gate,
+    InvariantReadout,
+    Linear,
+    NormActivation,
+    NormGate,
+    QuotientELU,
+    TensorProductActivation,
+)
+from pyg_steerable.testing import (
+    EquivariantLayerTests,
+    assert_equivariant,
+    equivariance_error,
+)
+
+GROUPS = ['1', 'Inv', 'M', 'F', 'C3', 'C4', 'C6', 'D2', 'D3', 'D4', 'T', 'O',
+          'I', 'C4xM', 'D3xInv', 'TxInv', 'OxInv', 'IxInv', 'SO(2)',
+          'SO(2)xM', 'SO(2)xF', 'SO(2)xInv', 'SO(2)xMxInv', 'O(2)', 'SO(3)',
+          'O(3)']
+IRREPS = ['0e', '0o', '1o', '1e', '2e', '2o', '3o']
+
+LAYERS = {
+    'Linear': lambda T: Linear(T, T),
+    'Gate': Gate,
+    'NormGate': NormGate,
+    'NormActivation': NormActivation,
+    'TensorProduct': TensorProductActivation,
+    'FieldBatchNorm': FieldBatchNorm,
+    'FieldDropout': FieldDropout,
+}
+
+
+def random_type(group, seed, size=3):
+    """Some of all irreps, odd parities included, in any order, and a regular
+    representation where that is small.
+    """
+    generator = random.Random(seed)
+    blocks = [(generator.randint(1, 3), ir)
+              for ir in generator.choices(IRREPS, k=size)]
+    group = Group.wrap(group)
+    if 1 < group.order < 9:
+        rho = Representation.regular(group)
+        blocks.insert(generator.randint(0, size), (2, rho))
+    return FieldType(blocks, group)
+
+
+def stir(module):
+    """Biases and other zeros must not hide anything."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return module
+
+
+@pytest.mark.parametrize('name', list(LAYERS))
+@pytest.mark.parametrize('group', GROUPS)
+def test_equivariance(group, name):
+    torch.manual_seed(0)
+    size = 2 if name == 'TensorProduct' else 4
+    layer = stir(LAYERS[name](random_type(group, f'{group}{name}', size)))
+    assert_equivariant(layer, dtype=torch.float32)
+    assert_equivariant(layer, dtype=torch.float64)
+
+
+@pytest.mark.parametrize('group', GROUPS)
+def test_equivariance_between_types(group):
+    torch.manual_seed(0)
+    a, b = random_type(group, 1), random_type(group, 2)
+    assert_equivariant(stir(Linear(a, b)), dtype=torch.float64)
+    readout = stir(InvariantReadout(a, 5))
+    numbers = FieldType('5x0e', group)
+    for dtype in (torch.float32, torch.float64):
+        assert_equivariant(readout, in_types=[a], out_types=[numbers],
+                           dtype=dtype)
+
+
+@pytest.mark.parametrize('group', GROUPS)
+def test_equivariance_of_products(group):
+    torch.manual_seed(0)
+    types = [random_type(group, seed, 2) for seed in (1, 2, 3)]
+    product = Bilinear(*types).double()
+
+    def function(h, x):
+        index = torch.arange(len(x))
+        return product(h, x, index, index, len(x))
+
+    assert_equivariant(function, in_types=types[:2], out_types=types[2:],
+                       dtype=torch.float64)
+
+
+@pytest.mark.parametrize('group', [g for g in GROUPS if g != 'O(3)'])
+def test_no_equivariance_outside(group):
+    torch.manual_seed(0)
+    # Up to degree 2 the icosahedron cannot be told from the sphere.
+    T = FieldType('2x0e + 2x0o + 2x1o + 1x1e + 1x2e + 1x3o', group)
+    layer = stir(Linear(T, T))
+    assert equivariance_error(layer, 'O(3)', dtype=torch.float64) > 0.05
+    assert equivariance_error(layer, dtype=torch.float64) < 1e-10
+
+
+def test_a_linear_layer_has_all_maps():
+    # Any matrix that commutes with the group is reached.
+    T = FieldType('1x0e + 1x1o', 'SO(2)')
+    layer = Linear(T, T, bias=False).double()
+    axial = torch.tensor([[1., 0, 0, 2], [0, 4, -6, 0], [0, 6, 4, 0],
+                          [3, 0, 0, 5]]).double()
+    columns = []
+    for i in range(layer.weight.numel()):
+        with torch.no_grad():
+            layer.weight.zero_()[i] = 1
+        columns.append(layer.matrix().detach().flatten())
+    A = torch.stack(columns, 1)
+    fit = torch.linalg.lstsq(A, axial.flatten()[:, None]).solution
+    assert (A @ fit - axial.flatten()[:, None]).abs().max() < 1e-10
+    assert torch.linalg.matrix_rank(A) == layer.weight.numel() == 6
+
+
+# Quotient ELU ##############################################################
+
+
+@pytest.mark.parametrize('group', [g for g in GROUPS
+                                   if Group(g).is_finite])
+@pytest.mark.parametrize('samples', [None, 40])
+def test_quotient_elu_is_exact_for_finite_groups(group, samples):
+    layer = QuotientELU(FieldType.sphere(3, 2, group), samples)
+    assert_equivariant(layer, dtype=torch.float64)
+    assert_equivariant(layer, dtype=torch.float32)
+
+
+@pytest.mark.parametrize('group', ['SO(2)', 'SO(2)xMxInv', 'SO(3)', 'O(3)'])
+def test_quotient_elu_converges(group):
+    T = FieldType.sphere(8, 2, group)
+    errors = [equivariance_error(QuotientELU(T, n), dtype=torch.float64,
+                                 num_samples=12) for n in (30, 120, 1000)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 0.02
+
+
+@pytest.mark.parametrize('group', ['SO(2)xM', 'SO(2)xF', 'SO(2)xMxInv',
+                                   'O(3)'])
+def test_quotient_elu_keeps_discrete_parts_exactly(group):
+    layer = QuotientELU(FieldType.sphere(3, 2, group))
+    error = equivariance_error(layer, elements=Group(group).components,
+                               dtype=torch.float64)
+    assert error < 1e-12
+
+
+def test_quotient_elu_with_fewer_channels_of_higher_degree():
+    T = FieldType('1x1o + 3x0e + 2x1o + 1x2e', 'O')
+    layer = QuotientELU(T)
+    assert_equivariant(layer, dtype=torch.float64)
+    x = torch.randn(5, T.dim)
+    assert layer(x).shape == x.shape
+    # Three scalars, two of them in functions of higher degree.
+    assert layer.degrees == [(2, 1), (1, 2)]
+
+
+def test_quotient_elu_of_scalars_is_elu():
+    layer = QuotientELU(FieldType('4x0e', 'SO(3)')).double()
+    x = torch.randn(100, 4).double()
+    ratio = layer(x) / torch.nn.functional.elu(x)
+    assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))
+
+
+def test_quotient_elu_is_not_equivariant_outside():
+    layer = QuotientELU(FieldType.sphere(4, 2, 'C2'), 12)
+    assert equivariance_error(layer, 'SO(3)', dtype=torch.float64) > 1e-3
+
+
+# Scale #####################################################################
+
+
+@pytest.mark.parametrize('group', ['1', 'M', 'O', 'SO(2)', 'SO(3)', 'O(3)'])
+def test_unit_variance(group):
+    torch.manual_seed(0)
+    T = FieldType('32x0e + 32x1o + 32x2e', group)
+    x = torch.randn(1000, T.dim)
+    y = Linear(T, T)(x)
+    for s in T.slices:
+        assert 0.8 < y[:, s].var() < 1.25
+    x = torch.randn(1000, T.dim)
+    assert 0.8 < QuotientELU(T)(x).square().mean() < 1.25
+    # One after another it drifts with the non-zero mean of ELU, slowly.
+    for _ in range(6):
+        x = QuotientELU(T)(Linear(T, T)(x))
+    assert 0.4 < x.square().mean() < 2.5
+
+
+@pytest.mark.parametrize('group', ['SO(2)', 'O', 'O(3)'])
+def test_unit_variance_of_products(group):
+    torch.manual_seed(0)
+    T = FieldType('8x0e + 8x1o + 4x2e', group)
+    h, x = torch.randn(2, 600, T.dim)
+    index = torch.arange(600)
+    y = Bilinear(T, T, T)(h, x, index, index, 600)
+    for s in T.slices:
+        assert 0.8 < y[:, s].square().mean() < 1.25
+
+
+# Batch norm ################################################################
+
+
+@pytest.mark.parametrize('group', ['SO(2)', 'O(3)', 'M'])
+def test_batch_norm_statistics(group):
+    torch.manual_seed(0)
+    T = FieldType('3x0e + 2x1o', group)
+    norm = FieldBatchNorm(T, eps=0.).double()
+    x = 3 * torch.randn(400, T.dim).double() + 2
+    y = norm(x)
+    assert torch.allclose(y[:, :3].mean(0), torch.zeros(3).double(),
+                          atol=1e-12)
+    assert torch.allclose(y[:, :3].square().mean(0), torch.ones(3).double())
+    vectors = y[:, 3:].view(-1, 2, 3)
+    assert torch.allclose(vectors.square().mean((0, 2)),
+                          torch.ones(2).double())
+    mean = vectors.mean(0)  # only invariant components are centred
+    invariant = {'SO(2)': [2], 'O(3)': [], 'M': [1, 2]}[group]
+    for c in range(3):
+        assert (mean[:, c].abs().max() < 1e-10) == (c in invariant)
+
+
+def test_batch_norm_running_statistics():
+    T = FieldType('1x0e + 1x1o', 'O(3)')
+    norm = FieldBatchNorm(T, momentum=0.25).double()
+    x = torch.randn(50, 4).double() + 1
+    norm(x)
+    assert torch.allclose(norm.running_mean, 0.25 * x[:, :1].mean(0))
+    var = x[:, 0].var(unbiased=False), x[:, 1:].square().mean()
+    assert torch.allclose(norm.running_var,
+                          0.75 + 0.25 * torch.stack(var))
+    norm.eval()
+    before = norm.running_var.clone()
+    y = norm(x)
+    assert torch.equal(norm.running_var, before)
+    scale = (before + norm.eps).rsqrt()
+    assert torch.allclose(y[:, 1:], x[:, 1:] * scale[1])
+    assert torch.allclose(y[:, 0], (x[:, 0] - norm.running_mean) * scale[0])
+    norm.reset_parameters()
+    assert torch.equal(norm.running_var, torch.ones(2).double())
+
+
+def test_batch_norm_of_no_rows():
+    norm = FieldBatchNorm(FieldType('1x0e + 1x1o'))
+    assert norm(torch.zeros(0, 4)).shape == (0, 4)
+    assert norm.running_var.isfinite().all()
+
+
+# Dropout ###################################################################
+
+
+def test_dropout_drops_whole_fields():
+    torch.manual_seed(0)
+    T = FieldType('4x0e + 4x1o')
+    drop = FieldDropout(T, p=0.25)
+    x = torch.ones(2000, T.dim)
+    y = drop(x)
+    vectors = y[:, 4:].view(-1, 4, 3)
+    assert (vectors == vectors[..., :1]).all()
+    assert set(y.unique().tolist()) == {0., y.max().item()}
+    assert abs(y.max().item() - 4 / 3) < 1e-6
+    assert abs((y == 0).float().mean().item() - 0.25) < 0.02
+    assert torch.equal(drop.eval()(x), x)
+
+
+# Bad input #################################################################
+
+SO2 = FieldType('2x0e + 1x1o', 'SO(2)')
+O3 = FieldType('2x0e + 1x1o', 'O(3)')
+WIDE = torch.zeros(3, 6)
+
+
+@pytest.mark.parametrize('make, match', [
+    (lambda: Linear(SO2, O3), 'one group'),
+    (lambda: Bilinear(SO2, SO2, O3), 'one group'),
+    (lambda: TensorProductActivation(SO2, O3), 'one group'),
+    (lambda: Linear(SO2, SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: NormGate(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: NormActivation(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: Gate(SO2)(WIDE[:, :5]), "'x'.*6 numbers"),
+    (lambda: QuotientELU(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: TensorProductActivation(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: FieldBatchNorm(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: FieldDropout(SO2)(WIDE), "'x'.*5 numbers"),
+    (lambda: InvariantReadout(SO2, 3)(WIDE), "'x'.*5 numbers"),
+    (lambda: FieldDropout(SO2, 1.5), "'p'"),
+    (lambda: FieldDropout(SO2, -0.1), "'p'"),
+    (lambda: QuotientELU(FieldType('2x1o')), 'multiplicities'),
+    (lambda: QuotientELU(FieldType('2x0e + 1x1e')), 'sphere.*1e'),
+    (lambda: QuotientELU(FieldType([(1, Representation.regular('C4'))],
+                                   'C4')), 'sphere'),
+    (lambda: QuotientELU(SO2.restrict('1'), 10**6), 'samples'),
+])
+def test_bad_input(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+@pytest.mark.parametrize('layer', [Gate, NormGate, NormActivation,
+                                   QuotientELU, FieldBatchNorm, FieldDropout,
+                                   TensorProductActivation])
+def test_a_string_is_no_type(layer):
+    with pytest.raises(TypeError, match='Build one with'):
+        layer('2x0e')
+
+
+# The battery ###############################################################
+
+
+class TestLinear(EquivariantLayerTests):
+    outside = 'O(3)'
+
+    def make(self):
+        T = FieldType('2x0e + 2x1o + 1x1e', 'SO(2)')
+        return Linear(T, T)
+
+
+class TestLinearOfRegularFields(EquivariantLayerTests):
+    def make(self):
+        T = FieldType([(2, Representation.regular('D3')), (1, '1o')], 'D3')
+        return Linear(T, T)
+
+
+class TestNormGate(EquivariantLayerTests):
+    outside = 'O(3)'
+
+    def make(self):
+        return NormGate(FieldType('2x0e + 2x1o + 1x0o', 'SO(2)'))
+
+
+class TestNormActivation(EquivariantLayerTests):
+    def make(self):
+        return NormActivation(FieldType('2x0e + 2x1o + 1x0o', 'O(3)'))
+
+
+class TestGate(EquivariantLayerTests):
+    def make(self):
+        return Gate(FieldType('2x0e + 2x1o + 1x0o', 'O(3)'))
+
+
+class TestTensorProductActivation(EquivariantLayerTests):
+    outside = 'SO(3)'
+
+    def make(self):
+        return TensorProductActivation(FieldType('2x0e + 2x1o', 'O'),
+                                       FieldType('1x0e + 1x2e', 'O'))
+
+
+class TestQuotientELU(EquivariantLayerTests):
+    outside = 'SO(3)'
+    smooth = False
+
+    def make(self):
+        return QuotientELU(FieldType.sphere(2, 1, 'C2'), samples=6)
+
+
+class TestFieldBatchNorm(EquivariantLayerTests):
+    outside = 'O(3)'
+
+    def make(self):
+        return FieldBatchNorm(FieldType('2x0e + 2x1o', 'SO(2)'))
+
+
+class TestInvariantReadout(EquivariantLayerTests):
+    options = {'in_types': [FieldType('2x0e + 2x1o + 1x0o', 'SO(2)')],
+               'out_types': [FieldType('3x0e', 'SO(2)')]}
+    outside = 'O(3)'
+
+    def make(self):
+        return InvariantReadout(*self.options['in_types'], 3)
