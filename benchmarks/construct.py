@@ -16,15 +16,15 @@ GROUPS = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
           'SO(2)xMxInv', 'SO(3)', 'O(3)', 'C4', 'C6', 'D4', 'D6', 'C4xM', 'T',
           'O', 'I', 'TxInv', 'OxInv', 'IxInv')
 
-IMPORT = '''
+IMPORT = """
 import time
 import torch, torch_geometric.nn
 start = time.perf_counter()
 import pyg_steerable.nn
 print(time.perf_counter() - start)
-'''
+"""
 
-BUILD = '''
+BUILD = """
 import time
 import torch
 from pyg_steerable import FieldType
@@ -33,7 +33,7 @@ start = time.perf_counter()
 field_type = FieldType.sphere({channels}, {degree}, {group!r})
 nn.{layer}(field_type, field_type)
 print(time.perf_counter() - start)
-'''
+"""
 
 
 def fresh(code):

@@ -11,8 +11,12 @@ from pathlib import Path
 import lightning as L
 import matplotlib
 import torch
-from lightning.pytorch.callbacks import (Callback, LearningRateMonitor,
-                                         ModelCheckpoint, TQDMProgressBar)
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.loader import DataLoader

@@ -22,8 +22,14 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import (add_training_options, fit, loaders,  # noqa: E402
-                    plot_learning_curve, plot_predictions, save_json)
+from common import (  # noqa: E402
+    add_training_options,
+    fit,
+    loaders,
+    plot_learning_curve,
+    plot_predictions,
+    save_json,
+)
 from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
@@ -97,8 +103,8 @@ def _presets(parser, args, argv):
     if args.condition is None:
         args.condition = 'atoms' if args.kernel == 'implicit' else 'none'
     if args.kernel == 'harmonic' and args.condition != 'none':
-        parser.error("--kernel harmonic takes no features: use --condition "
-                     "none, or --kernel implicit")
+        parser.error('--kernel harmonic takes no features: use --condition '
+                     'none, or --kernel implicit')
     if args.pool is None:
         extensive = ('alpha', 'r2', 'zpve', 'U0', 'U', 'H', 'G', 'Cv')
         args.pool = 'sum' if args.target in extensive else 'mean'

@@ -322,8 +322,8 @@ class FieldType:
         """
         group = Group.wrap(group)
         if not group.is_subgroup_of(self.group):
-            raise ValueError(f"Expected a subgroup of {self.group} (got "
-                             f"{group})")
+            raise ValueError(f'Expected a subgroup of {self.group} (got '
+                             f'{group})')
         blocks = []
         for mul, rep in self.blocks:
             if isinstance(rep, Representation):
@@ -429,8 +429,8 @@ def _read_block(pair: Sequence, group: Group):
         raise ValueError(f"Expected pairs of copies and a representation, "
                          f"e.g. (16, '1o') (got {pair!r})") from error
     if mul != copies or mul < 0:
-        raise ValueError(f"Expected the number of copies to be a "
-                         f"non-negative integer (got {copies!r})")
+        raise ValueError(f'Expected the number of copies to be a '
+                         f'non-negative integer (got {copies!r})')
     if isinstance(rep, Representation):
         if rep.group != group:
             raise ValueError(f"Expected representations of {group} (got "

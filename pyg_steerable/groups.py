@@ -134,9 +134,9 @@ def _check_orthogonal(matrices) -> tuple[np.ndarray, bool]:
     if not (error < 1e-5).all():
         i = int(np.argmax(~(error < 1e-5)))
         raise ValueError(
-            f"Expected every generator to be orthogonal, R R^T = 1 (got "
-            f"generator {i} with a deviation of {error[i]:.1e}). Make it "
-            f"orthogonal first, e.g. by its polar decomposition")
+            f'Expected every generator to be orthogonal, R R^T = 1 (got '
+            f'generator {i} with a deviation of {error[i]:.1e}). Make it '
+            f'orthogonal first, e.g. by its polar decomposition')
     u, _, v = np.linalg.svd(array)
     return u @ v, bool(error.max() > 1e-12)
 

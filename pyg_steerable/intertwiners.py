@@ -39,7 +39,8 @@ def linear_basis(V, W, group: Group | str) -> Tensor:
           Frobenius product
     """
     group = Group.wrap(group)
-    return _invariants((_as_rep(W, group), _as_rep(V, group)), group)
+    reps = (_as_rep(W, group), _as_rep(V, group))
+    return _invariants(reps, group).clone()
 
 
 def bilinear_basis(U, V, W, group: Group | str) -> Tensor:
@@ -56,7 +57,7 @@ def bilinear_basis(U, V, W, group: Group | str) -> Tensor:
     """
     group = Group.wrap(group)
     reps = (_as_rep(W, group), _as_rep(U, group), _as_rep(V, group))
-    return _invariants(reps, group)
+    return _invariants(reps, group).clone()
 
 
 def _as_rep(value, group: Group):
@@ -124,11 +125,16 @@ def _closed_form(reps: tuple, group: Group) -> Tensor:
     return _clean(C * first.sign() / C.norm())[None]
 
 
+@lru_cache(maxsize=256)
+def _on_design(rep, group: Group, degree: int) -> Tensor:
+    return _matrix(rep, group.design(degree)[0])
+
+
 def _projector(reps: tuple, group: Group) -> Tensor:
     """The Haar average of the tensor product of the representations."""
-    R, weight = group.design(sum(_degree(rep) for rep in reps))
-    P = torch.ones(1, 1, dtype=torch.float64, device='cpu')
-    factors = [_matrix(rep, R) for rep in reps]
+    degree = 0 if group.is_finite else sum(_degree(rep) for rep in reps)
+    _, weight = group.design(degree)
+    factors = [_on_design(rep, group, degree) for rep in reps]
     left = weight[:, None, None] * factors[0]
     for factor in factors[1:-1]:
         left = torch.einsum('gab,gcd->gacbd', left, factor)

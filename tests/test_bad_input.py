@@ -70,7 +70,7 @@ BUILD = {
     'two groups': (
         lambda: implicit(in_type, FieldType('1x0e', 'SO(2)')), ValueError, [
             'one group', 'FieldType(2x0e+1x1o, O(3))', 'SO(2)',
-            ".restrict(group)"]),
+            '.restrict(group)']),
     'two groups, attributes': (
         lambda: implicit(edge_type=FieldType('1x0e', 'SO(3)')), ValueError, [
             'one group', 'SO(3)']),

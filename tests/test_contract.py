@@ -10,7 +10,9 @@ from pyg_steerable.layers import Bilinear
 from pyg_steerable.ops import contract, contract_reference, dense_kernel
 
 # The package also has a function of this name.
-module = importlib.import_module('pyg_steerable.ops.contract')
+chunks = importlib.import_module('pyg_steerable.ops.chunks')
+operators = importlib.import_module('pyg_steerable.ops.operators')
+path_module = importlib.import_module('pyg_steerable.ops.paths')
 
 U, V, W = '3x0e + 2x1o + 1x2e', '2x0e + 3x1o', '4x0e + 2x1o + 2x2e'
 GROUPS = ['O(3)', 'SO(2)', 'M', '1', 'I']
@@ -138,7 +140,7 @@ def test_targets_without_edges_are_zero():
 def test_chunk_boundaries(order, size, monkeypatch):
     problem = Problem('SO(2)', kind='hub')
     expected = problem.derivatives('reference')
-    monkeypatch.setattr(module, 'CHUNK_BYTES', {'cpu': size, 'cuda': size})
+    monkeypatch.setattr(chunks, 'CHUNK_BYTES', {'cpu': size, 'cuda': size})
     for a, b in zip(problem.derivatives(order), expected):
         assert close(a, b)
 
@@ -224,7 +226,7 @@ def test_no_kernel_is_stored(order, monkeypatch):
     problem.src = torch.randint(n, (E, ))
     problem.dst = torch.arange(n).repeat_interleave(degree)
     problem.h = torch.randn(E, 16).double()
-    monkeypatch.setattr(module, 'CHUNK_BYTES', {'cpu': 2**16, 'cuda': 2**16})
+    monkeypatch.setattr(chunks, 'CHUNK_BYTES', {'cpu': 2**16, 'cuda': 2**16})
     sizes = {}
     for which in (order, 'reference'):
         with _Largest() as largest:
@@ -242,17 +244,17 @@ def test_no_kernel_is_stored(order, monkeypatch):
 def test_opcheck(kind):
     p = Problem('SO(2)', u='1x0e + 1x1o', v='2x0e + 1x1o', w='1x0e + 1x1o',
                 kind=kind)
-    layout = module.flatten(p.paths)
+    layout = path_module.flatten(p.paths)
     bases = [Q.double() for Q in p.bases]
     h, x, weight = p.inputs
     torch.library.opcheck(
-        module._forward, (h, x, p.src, p.dst, p.num_dst, weight, bases,
+        operators._forward, (h, x, p.src, p.dst, p.num_dst, weight, bases,
                           layout, p.out_dim))
     g = torch.randn(p.num_dst, p.out_dim).double().requires_grad_()
     for needs in ([True, True, True], [False, True, False],
                   [True, False, True]):
         torch.library.opcheck(
-            module._backward,
+            operators._backward,
             (g, h, x, p.src, p.dst, weight, bases, layout, needs))
 
 
@@ -271,7 +273,7 @@ def test_meta_shapes():
 def test_auto_chooses_the_cheaper_order():
     def order(num_src, num_dst, mv, mw):
         p = Problem('O(3)', u='4x0e', v=f'{mv}x0e', w=f'{mw}x0e')
-        return module.cheapest_order(100, num_src, num_dst, 4, mv, mw,
+        return path_module.cheapest_order(100, num_src, num_dst, 4, mv, mw,
                                      p.paths)
 
     assert order(1000, 10, 8, 8) == 'aggregate'

@@ -6,8 +6,13 @@ import torch
 from scipy.spatial import cKDTree
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.nn import (FieldBatchNorm, HarmonicSteerableConv,
-                              ImplicitSteerableConv, NormGate, calibrate)
+from pyg_steerable.nn import (
+    FieldBatchNorm,
+    HarmonicSteerableConv,
+    ImplicitSteerableConv,
+    NormGate,
+    calibrate,
+)
 from pyg_steerable.testing import (
     EquivariantLayerTests,
     assert_equivariant,

@@ -16,7 +16,6 @@ from torch_geometric.utils import to_torch_csc_tensor
 
 from pyg_steerable import FieldType, Group
 from pyg_steerable.nn import (
-    FieldBatchNorm,
     Gate,
     HarmonicSteerableConv,
     ImplicitSteerableConv,
@@ -335,10 +334,10 @@ def test_copies(cls, tmp_path):
     assert not torch.allclose(other(x, pos, edge_index), out)
     other.load_state_dict(torch.load(tmp_path / 'state.pt',
                                      weights_only=True))
-    for other in [*copies, other]:
-        assert torch.equal(other(x, pos, edge_index), out)
-        other.order = 'reference'  # also through PyG's templates
-        close(other(x, pos, edge_index), out)
+    for copied in [*copies, other]:
+        assert torch.equal(copied(x, pos, edge_index), out)
+        copied.order = 'reference'  # also through PyG's templates
+        close(copied(x, pos, edge_index), out)
 
 
 @convs

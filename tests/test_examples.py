@@ -89,7 +89,7 @@ def test_damaged_checkpoint(tmp_path, damage):
         path.write_text('not a checkpoint')
     else:
         torch.save({'weights': torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match=r"last.ckpt.*--fresh"):
+    with pytest.raises(ValueError, match=r'last.ckpt.*--fresh'):
         run(tmp_path, '--epochs', '2')
     assert run(tmp_path, '--fresh')['test_mae'] > 0
 

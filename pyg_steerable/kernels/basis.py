@@ -51,9 +51,9 @@ class SteerableBasis(ConstantModule):
                 f"'edge_type' and 'node_type'")
         if attr is not None and attr.shape[-1] != self.attr_type.dim:
             raise ValueError(
-                f"Expected attributes of type {self.attr_type}, i.e. shape "
-                f"[{num_edges}, {self.attr_type.dim}] (got "
-                f"{list(attr.shape)})")
+                f'Expected attributes of type {self.attr_type}, i.e. shape '
+                f'[{num_edges}, {self.attr_type.dim}] (got '
+                f'{list(attr.shape)})')
 
 
 def positive(name: str, value: float) -> float:

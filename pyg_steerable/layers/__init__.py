@@ -1,6 +1,11 @@
 """Equivariant layers that act on each node or edge by itself."""
-from .activation import (Gate, NormActivation, NormGate, QuotientELU,
-                         TensorProductActivation)
+from .activation import (
+                         Gate,
+                         NormActivation,
+                         NormGate,
+                         QuotientELU,
+                         TensorProductActivation,
+)
 from .bilinear import Bilinear
 from .dropout import FieldDropout
 from .linear import Linear

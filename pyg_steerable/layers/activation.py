@@ -117,7 +117,7 @@ def _sphere_channels(field_type: FieldType):
                                                     1)]
     if sorted(counts, reverse=True) != counts:
         raise ValueError(_no_sphere(
-            field_type, f"multiplicities {counts} of degrees 0, 1, ..."))
+            field_type, f'multiplicities {counts} of degrees 0, 1, ...'))
     channels, first = [], 0
     for degree in reversed(range(len(counts))):
         count = counts[degree] - first

@@ -7,7 +7,7 @@ from torch.nn import Parameter
 
 from ..fields import FieldType, check_same_group
 from ..intertwiners import bilinear_basis
-from ..ops.contract import Path, contract, dense_kernel
+from ..ops import Path, contract, dense_kernel
 from .constants import ConstantModule
 
 

@@ -6,15 +6,20 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
-from torch_geometric.typing import (Adj, OptPairTensor, OptTensor, PairTensor,
-                                    Size)
+from torch_geometric.typing import (
+    Adj,
+    OptPairTensor,
+    OptTensor,
+    PairTensor,
+    Size,
+)
 
 from ..fields import FieldType, check_same_group
 from ..kernels import HarmonicBasis, ImplicitBasis, SteerableBasis
 from ..kernels.basis import positive
 from ..kernels.kernel import SteerableKernel
 from ..layers import Linear, NormGate
-from ..ops.contract import ORDERS
+from ..ops import ORDERS
 from .edges import as_pair, check_edges, read_edges
 
 

@@ -1,0 +1,213 @@
+"""The map B applied to outer products of edge and node features."""
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .paths import Path, costs, parse
+
+
+class Pair(NamedTuple):
+    """The paths that share the blocks (u, v)."""
+    u: slice
+    v: slice
+    paths: tuple[tuple[int, Path], ...]  # with their places in the list
+
+
+@lru_cache(maxsize=256)
+def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
+    groups: dict[tuple[int, int], list] = {}
+    for i, p in enumerate(parse(layout)):
+        groups.setdefault((p.u, p.v), []).append((i, p))
+    return tuple(
+        Pair(slice(u, u + paths[0][1].mu * paths[0][1].du),
+             slice(v, v + paths[0][1].mv * paths[0][1].dv), tuple(paths))
+        for (u, v), paths in groups.items())
+
+
+@lru_cache(maxsize=256)
+def _component_major(layout: tuple[int, ...], which: str,
+                     dim: int) -> tuple[list[int], list[int]]:
+    """The permutation of columns from [mul, d] to [d, mul] in each block of
+    U, V or W, and its inverse.
+    """
+    forth = list(range(dim))
+    for p in parse(layout):
+        start = getattr(p, which)
+        mul, d = getattr(p, 'm' + which), getattr(p, 'd' + which)
+        forth[start:start + mul * d] = [
+            start + m * d + i for i in range(d) for m in range(mul)
+        ]
+    back = [0] * dim
+    for new, old in enumerate(forth):
+        back[old] = new
+    return forth, back
+
+
+def _permute(x: Tensor, permutation: list[int]) -> Tensor:
+    if permutation == list(range(len(permutation))):
+        return x.contiguous()
+    return x.index_select(1, torch.tensor(permutation, device=x.device))
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """The rows x[index], which index_select copies several times faster."""
+    return x.index_select(0, index.flatten()).view(*index.shape, x.shape[1])
+
+
+class ExpandedMap:
+    """The map B applied to outer products A [c, U, V], its transpose, and
+    its derivative in the weights: as one matrix.
+    """
+    working_size = 1  # of a chunk's temporaries, in units of A
+
+    def __init__(self, weight, bases, layout, dims):
+        self.bases, self.dims = bases, dims
+        self.paths = parse(layout)
+        self.weights = weight.split([p.numel for p in self.paths])
+        self.B = weight.new_zeros(dims)
+        for p, W, Q in zip(self.paths, self.weights, bases):
+            W = W.view(p.mw, p.s, p.mu, p.mv)
+            block = torch.einsum('wsuv,skij->uivjwk', W, Q)
+            self._block(self.B, p).add_(block.reshape(
+                p.mu * p.du, p.mv * p.dv, p.mw * p.dw))
+        self.B = self.B.view(-1, dims[2])
+
+    @staticmethod
+    def _block(B: Tensor, p: Path) -> Tensor:
+        return B[p.u:p.u + p.mu * p.du, p.v:p.v + p.mv * p.dv,
+                 p.w:p.w + p.mw * p.dw]
+
+    # Inputs and outputs in the layout that the map works in, and back.
+
+    def enter(self, x: Tensor, which: str) -> Tensor:
+        return x.contiguous()
+
+    leave = enter
+
+    def __call__(self, A: Tensor) -> Tensor:
+        return A.flatten(1) @ self.B
+
+    def transpose(self, g: Tensor) -> Tensor:
+        """[c, W] -> [c, U, V]."""
+        return (g @ self.B.T).view(-1, *self.dims[:2])
+
+    def start_weight_grad(self) -> Tensor:
+        """Zeros for :meth:`add_weight_grad` to add to."""
+        return torch.zeros_like(self.B)
+
+    def add_weight_grad(self, grad: Tensor, A: Tensor, g: Tensor) -> None:
+        """Adds the derivative of <g, B(A)> in the weights."""
+        grad.addmm_(A.flatten(1).T, g)
+
+    def finish_weight_grad(self, grad: Tensor) -> Tensor:
+        """All weight derivatives, flat."""
+        grad = grad.view(self.dims)
+        flat = []
+        for p, Q in zip(self.paths, self.bases):
+            block = self._block(grad, p).reshape(p.mu, p.du, p.mv, p.dv,
+                                                 p.mw, p.dw)
+            flat.append(
+                torch.einsum('uivjwk,skij->wsuv', block, Q).flatten())
+        return torch.cat(flat)
+
+
+class FactoredMap:
+    """The same, through the maps Q and then the weights, in the layout with
+    components before copies.
+    """
+    def __init__(self, weight, bases, layout, dims):
+        self.layout, self.dims = layout, dims
+        self.pairs = _pairs(layout)
+        paths = parse(layout)
+        self.weights = [
+            W.view(p.mw, p.s, p.mu * p.mv)
+            for p, W in zip(paths, weight.split([p.numel for p in paths]))
+        ]
+        self.bases = [  # the maps of a pair as one matrix [(s dw), (du dv)]
+            torch.cat([bases[i].flatten(2).flatten(0, 1)
+                       for i, _ in pair.paths]) for pair in self.pairs
+        ]
+        self.working_size = 2 + max(len(Q) / Q.shape[1] for Q in self.bases)
+
+    def enter(self, x: Tensor, which: str) -> Tensor:
+        return _permute(
+            x, _component_major(self.layout, which, x.shape[1])[0])
+
+    def leave(self, x: Tensor, which: str) -> Tensor:
+        return _permute(
+            x, _component_major(self.layout, which, x.shape[1])[1])
+
+    def _through_bases(self, A: Tensor):
+        """Applies Q: yields (i, p, T [s, (dw c), (mu mv)])."""
+        for pair, Q in zip(self.pairs, self.bases):
+            p = pair.paths[0][1]
+            A_uv = A[:, pair.u, pair.v].reshape(-1, p.du, p.mu, p.dv, p.mv)
+            A_uv = A_uv.permute(1, 3, 0, 2, 4).reshape(p.du * p.dv, -1)
+            parts = (Q @ A_uv).split([p.s * p.dw for _, p in pair.paths])
+            for T, (i, p) in zip(parts, pair.paths):
+                yield i, p, T.view(p.s, -1, p.mu * p.mv)
+
+    def __call__(self, A: Tensor) -> Tensor:
+        out = A.new_zeros(len(A), self.dims[2])
+        for i, p, T in self._through_bases(A):
+            W = self.weights[i]
+            y = T[0] @ W[:, 0].T  # [(dw c), mw]
+            for s in range(1, p.s):
+                y.addmm_(T[s], W[:, s].T)
+            block = out[:, p.w:p.w + p.dw * p.mw].unflatten(1, (p.dw, p.mw))
+            block.add_(y.view(p.dw, -1, p.mw).transpose(0, 1))
+        return out
+
+    @staticmethod
+    def _cotangent(g: Tensor, p: Path) -> Tensor:
+        g = g[:, p.w:p.w + p.dw * p.mw].reshape(-1, p.dw, p.mw)
+        return g.transpose(0, 1).reshape(-1, p.mw)  # [(dw c), mw]
+
+    def transpose(self, g: Tensor) -> Tensor:
+        covered = sum(Q.shape[1] * pair.paths[0][1].mu * pair.paths[0][1].mv
+                      for pair, Q in zip(self.pairs, self.bases))
+        new = g.new_zeros if covered < self.dims[0] * self.dims[1] else (
+            g.new_empty)
+        dA = new(len(g), *self.dims[:2])
+        for pair, Q in zip(self.pairs, self.bases):
+            parts = []
+            for i, p in pair.paths:
+                W = self.weights[i].transpose(0, 1)  # [s, mw, (mu mv)]
+                part = torch.matmul(self._cotangent(g, p), W)
+                parts.append(part.reshape(p.s * p.dw, -1))
+            p = pair.paths[0][1]
+            block = Q.T @ torch.cat(parts)
+            block = block.view(p.du, p.dv, len(g), p.mu, p.mv)
+            place = dA[:, pair.u, pair.v].unflatten(2, (p.dv, p.mv))
+            place.unflatten(1, (p.du, p.mu)).copy_(
+                block.permute(2, 0, 3, 1, 4))
+        return dA
+
+    def start_weight_grad(self) -> list[Tensor]:
+        return [torch.zeros_like(W) for W in self.weights]
+
+    def add_weight_grad(self, grads: list[Tensor], A: Tensor, g: Tensor):
+        for i, p, T in self._through_bases(A):
+            gw = self._cotangent(g, p)
+            for s in range(p.s):
+                grads[i][:, s].addmm_(gw.T, T[s])
+
+    def finish_weight_grad(self, grads: list[Tensor]) -> Tensor:
+        return torch.cat([grad.flatten() for grad in grads])
+
+
+# The one matrix is formed up to this size only.
+_MAX_EXPANDED_BYTES = 256 * 2**20
+
+
+def build_map(weight, bases, layout, dims):
+    """The cheaper of the two ways to apply B, dims are those of U, V, W."""
+    factored, expanded = costs(parse(layout), dims[0] * dims[1], dims[2])
+    size = dims[0] * dims[1] * dims[2] * weight.itemsize
+    fits = size <= max(_MAX_EXPANDED_BYTES, 2 * weight.nbytes)
+    kind = ExpandedMap if expanded <= factored and fits else FactoredMap
+    return kind(weight, bases, layout, dims)
