@@ -302,13 +302,15 @@ def baselines(train, test) -> tuple[float, float]:
 @torch.no_grad()
 def invariance_error(module: Regression, dataset, n: int = 20) -> float:
     """The largest change of a prediction, in deviations of the target, when
-    molecules are moved by elements of O(3) and shifted.
+    molecules are moved by elements of the group (O(3): rotations and
+    reflections) and shifted.
     """
     module.eval()
     batch = next(iter(DataLoader(dataset, 128))).to(module.device)
     generator = torch.Generator().manual_seed(0)
     before, pos, worst = module(batch), batch.pos, 0.
-    for R in Group('O(3)').sample(n, generator=generator).to(pos):
+    group = Group(module.args.group)
+    for R in group.sample(n, generator=generator).to(pos):
         batch.pos = pos @ R.T + torch.randn(3, generator=generator).to(pos)
         worst = max(worst, float((module(batch) - before).abs().max()))
     return worst
@@ -375,8 +377,11 @@ def report(args, module, train, valid, test, parameters) -> dict:
           f"{results['mean_predictor_mae']:.4g} {module.unit}")
     print(f"  linear regression on counts:  "
           f"{results['linear_regression_mae']:.4g} {module.unit}")
-    print(f"change of predictions under random rotations, reflections and "
-          f"shifts: {results['invariance_error']:.1e} deviations")
+    moves = ('rotations and reflections' if args.group == 'O(3)' else
+             f'elements of {args.group}')
+    print(f"equivariance error, the largest change of a prediction under "
+          f"random {moves} and shifts: {results['invariance_error']:.1e} "
+          f"deviations")
     print(f'plots: {curve} {scatter_plot}')
     return results
 

@@ -3,6 +3,9 @@ import copy
 import io
 import pickle
 import shutil
+import socket
+import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -671,16 +674,24 @@ def _ddp_batch():
     return [graph(6, 6, 15), graph(9, 9, 40)]
 
 
-def _ddp_worker(rank, folder):
+def _free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def _ddp_worker(rank, folder, port):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank,
+        world_size=2, timeout=timedelta(seconds=60))
     model = torch.nn.parallel.DistributedDataParallel(
         _ddp_model(), find_unused_parameters=True).eval()
     model(*_ddp_batch()[rank]).square().sum().backward()
     if rank == 0:
         grads = [p.grad for p in model.parameters()]
         torch.save(grads, f'{folder}/grads.pt')
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
@@ -688,7 +699,14 @@ def _ddp_worker(rank, folder):
 @pytest.mark.skipif(not torch.distributed.is_available(), reason='no gloo')
 def test_distributed(tmp_path):
     """Two processes find the gradient of one with both graphs."""
-    mp.spawn(_ddp_worker, args=(str(tmp_path), ), nprocs=2)
+    workers = mp.spawn(_ddp_worker, args=(str(tmp_path), _free_port()),
+                       nprocs=2, join=False)
+    limit = time.time() + 120
+    while not workers.join(timeout=5):
+        if time.time() > limit:
+            for process in workers.processes:
+                process.kill()
+            pytest.fail('two processes did not end in 120 s')
     (x1, pos1, index1), (x2, pos2, index2) = _ddp_batch()
     model = _ddp_model()
     out = model(torch.cat([x1, x2]), torch.cat([pos1, pos2]),

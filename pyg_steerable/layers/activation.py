@@ -67,7 +67,7 @@ class QuotientELU(ConstantModule):
         order = torch.cat([c[2] for c in channels]) if channels else \
             torch.zeros(0, dtype=torch.long, device='cpu')
         self.register_constant('back', torch.argsort(order))
-        self._identity = bool((order == torch.arange(len(order))).all())
+        self._identity = order.tolist() == list(range(len(order)))
 
     def _transforms(self, degree: int) -> tuple[Tensor, Tensor]:
         samples = self.samples or 12 * (degree + 1)**2
@@ -76,9 +76,10 @@ class QuotientELU(ConstantModule):
             return Y, Y * _elu_gain(Y, Y)
         points, weight = sphere_samples(self.field_type.group, degree,
                                         samples)
-        Y = o3.spherical_harmonics(list(range(degree + 1)), points,
-                                   normalize=False,
-                                   normalization='component')
+        with torch.device('cpu'):  # whatever the default device
+            Y = o3.spherical_harmonics(list(range(degree + 1)), points,
+                                       normalize=False,
+                                       normalization='component')
         Y = Y / Y.shape[1]**0.5  # unit coefficients give unit samples
         weighted = Y.T * weight
         Z = torch.linalg.solve(weighted @ Y, weighted)

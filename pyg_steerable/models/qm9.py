@@ -71,7 +71,8 @@ class QM9Net(torch.nn.Module):
             and :obj:`1.6` for harmonic kernels: covalent bonds)
         num_neighbors (float, optional): The typical number of neighbours.
             (default: :obj:`2.0`, the bonds of an atom)
-        pool (str, optional): :obj:`"mean"` or :obj:`"sum"`.
+        pool (str, optional): :obj:`"mean"` over atoms before the MLP, or
+            :obj:`"sum"` of atoms behind it, for extensive properties.
             (default: :obj:`"mean"`)
         activation (callable, optional): Builds an activation from a
             :class:`FieldType`, for the layers and the kernels.
@@ -151,5 +152,6 @@ class QM9Net(torch.nn.Module):
             h = block(h, *graph, **attributes)
         h = self.norm(self.last(h, *graph, **attributes))
         h = torch.nn.functional.silu(h)
-        pool = global_mean_pool if self.pool == 'mean' else global_add_pool
-        return self.head(pool(h, batch, batch_size))
+        if self.pool == 'sum':
+            return global_add_pool(self.head(h), batch, batch_size)
+        return self.head(global_mean_pool(h, batch, batch_size))
