@@ -94,8 +94,9 @@ def parse(argv=None) -> argparse.Namespace:
 
 def _presets(parser, args, argv):
     if args.demo:
-        parser.set_defaults(target='homo', epochs=40, batch_size=32, lr=3e-3,
-                            blocks=3, kernel_layers=2)
+        # Small tensors: a second thread would only wait.
+        parser.set_defaults(target='homo', epochs=30, batch_size=32, lr=3e-3,
+                            blocks=3, kernel_layers=2, threads=1)
     if args.smoke:
         parser.set_defaults(epochs=1, batch_size=32, blocks=1, channels=4,
                             hidden=4, train=64, test=64)
