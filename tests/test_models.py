@@ -95,7 +95,8 @@ def test_quotient_activation_is_inexact_but_close(batch):
     worst = max(
         float((predict(model, batch, pos @ R.T) - out).detach().abs().max())
         for R in Group('O(3)').sample(5))
-    assert 1e-12 < worst < 0.2 * float(out.std() + out.abs().mean())
+    scale = float((out.std() + out.abs().mean()).detach())
+    assert 1e-12 < worst < 0.2 * scale
 
 
 @pytest.mark.parametrize('options, match', [
@@ -119,6 +120,7 @@ def test_checkpoint_in_another_process(batch, tmp_path):
                 'out': predict(model, batch, batch.pos)}, path)
     code = (
         'import sys, torch\n'
+        'torch.set_num_threads(1)\n'  # as here: sums are split among them
         'from pyg_steerable.models import QM9Net\n'
         'saved = torch.load(sys.argv[1], weights_only=False)\n'
         "model = QM9Net(5, 4, group='SO(2)xM', max_degree=2, blocks=1)\n"
