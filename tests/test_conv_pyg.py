@@ -19,6 +19,7 @@ from torch_geometric.testing import withPackage
 from torch_geometric.utils import to_torch_csc_tensor
 
 from pyg_steerable import FieldType, Group
+from pyg_steerable.kernels import HarmonicBasis
 from pyg_steerable.nn import (
     Gate,
     HarmonicSteerableConv,
@@ -26,6 +27,7 @@ from pyg_steerable.nn import (
     InvariantReadout,
     Linear,
     NormGate,
+    SteerableConv,
 )
 
 CONVS = [ImplicitSteerableConv, HarmonicSteerableConv]
@@ -281,6 +283,8 @@ class Explained(torch.nn.Module):
 
 @convs
 def test_explain(cls):
+    T = FieldType('1x0e')
+    SteerableConv(T, T, HarmonicBasis('O(3)', 1))  # a base class, built first
     x, pos, edge_index = graph(dtype=torch.float32)
     model = Explained(build(cls, dtype=torch.float32)).eval()
     before = model(x, edge_index, pos)

@@ -122,6 +122,9 @@ class SteerableConv(MessagePassing):
             raise ValueError(f"Expected 'order' to be one of {ORDERS} (got "
                              f"{order!r})")
         super().__init__(aggr='sum' if aggr == 'add' else aggr, **kwargs)
+        # Explainers switch to this. PyG takes the attribute of the class, which
+        # is a base class's template if one of that was built before.
+        type(self)._orig_propagate = MessagePassing.propagate
         self.in_type = FieldType.wrap(in_type)
         self.out_type = FieldType.wrap(out_type)
         group = self.in_type.group
