@@ -122,8 +122,8 @@ class SteerableConv(MessagePassing):
             raise ValueError(f"Expected 'order' to be one of {ORDERS} (got "
                              f"{order!r})")
         super().__init__(aggr='sum' if aggr == 'add' else aggr, **kwargs)
-        # Explainers switch to this. PyG takes the attribute of the class, which
-        # is a base class's template if one of that was built before.
+        # Explainers switch to this. PyG takes the class's attribute, which is
+        # a base class's template if one of that was built before.
         type(self)._orig_propagate = MessagePassing.propagate
         self.in_type = FieldType.wrap(in_type)
         self.out_type = FieldType.wrap(out_type)
