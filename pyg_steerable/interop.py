@@ -9,7 +9,6 @@ tensors keep escnn's layout.
 """
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
@@ -22,10 +21,9 @@ from .fields import (
     Representation,
     wigner_D,
 )
-from .groups import Group, rotation
+from .groups import _GOLDEN, Group, rotation
 from .intertwiners import linear_basis
 
-_ANGLE = math.pi * (3 - math.sqrt(5))  # no rational multiple of 2 pi
 _ATOL = 1e-7  # escnn computes some restrictions numerically
 
 _NAMES = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
@@ -93,11 +91,11 @@ def _generating_elements(group) -> list:
         return ([group.inclusion1(g) for g in _generating_elements(group.G1)] +
                 [group.inclusion2(g) for g in _generating_elements(group.G2)])
     if isinstance(group, escnn.SO2):
-        return [group.element(_ANGLE, 'radians')]
+        return [group.element(_GOLDEN, 'radians')]
     if isinstance(group, escnn.O2):
-        return [group.element((0, _ANGLE), 'radians'),
+        return [group.element((0, _GOLDEN), 'radians'),
                 group.element((1, 0.), 'radians')]
-    turns = [rotation((0., 0., 1.), _ANGLE), rotation((1., 0., 0.), _ANGLE)]
+    turns = [rotation((0., 0., 1.), _GOLDEN), rotation((1., 0., 0.), _GOLDEN)]
     if isinstance(group, escnn.SO3):
         return [group.element(R, 'MAT') for R in turns]
     if isinstance(group, escnn.O3):

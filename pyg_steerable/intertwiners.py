@@ -87,11 +87,7 @@ def _invariants(reps: tuple, group: Group) -> Tensor:
         return basis.permute(0, *back).contiguous()
     if group.dim == 3 and all(isinstance(r, o3.Irrep) for r in reps):
         return _closed_form(reps, group)
-    return _canonical(_projector(reps, group), [_dim(r) for r in reps])
-
-
-def _dim(rep) -> int:
-    return rep.dim
+    return _canonical(_projector(reps, group), [rep.dim for rep in reps])
 
 
 def _degree(rep) -> int:

@@ -67,7 +67,7 @@ def _backward(
     if not layout or not len(h):
         return gh[:-1] if need_h else gh, gx, gw
     kernel = build_map(weight, bases, layout,
-                     (h.shape[1], x.shape[1], g.shape[1]))
+                       (h.shape[1], x.shape[1], g.shape[1]))
     h, g = kernel.enter(_pad(h), 'u'), kernel.enter(g, 'w')
     if need_h or need_w:
         x = kernel.enter(x, 'v')
