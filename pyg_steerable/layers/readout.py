@@ -39,6 +39,12 @@ class InvariantReadout(ConstantModule):
         norms = FieldType([(mean.shape[1], '0e')], in_type.group)
         scalars = FieldType([(out_channels, '0e')], in_type.group)
         self.linear = Linear(in_type + norms, scalars)
+        # Few components are invariant by themselves: those between the first
+        # and the last that have weights.
+        used = self.linear.entry % self.linear.in_type.dim
+        used = used[used < in_type.dim]
+        self._direct = (slice(int(used.min()), int(used.max()) + 1)
+                        if len(used) else slice(0, 0))
 
     def reset_parameters(self):
         """Resets the linear map."""
@@ -48,7 +54,10 @@ class InvariantReadout(ConstantModule):
         self.in_type.check(x, 'x')
         square = x.square() @ self.mean_of
         norm = (square + self.eps).sqrt() - self.eps**0.5
-        return self.linear(torch.cat([x, norm], dim=-1))
+        matrix, bias = self.linear.matrix(), self.linear.bias
+        direct, of_norm = matrix[:, self._direct], matrix[:, x.shape[-1]:]
+        out = torch.nn.functional.linear(norm, of_norm, bias)
+        return out + torch.nn.functional.linear(x[..., self._direct], direct)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.in_type}, '

@@ -14,6 +14,7 @@ class Pair(NamedTuple):
     """The paths that share the blocks (u, v)."""
     u: slice
     v: slice
+    copies: int  # of pairs of fields, mu mv
     paths: tuple[tuple[int, Path], ...]  # with their places in the list
 
 
@@ -24,33 +25,47 @@ def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
         groups.setdefault((p.u, p.v), []).append((i, p))
     return tuple(
         Pair(slice(u, u + paths[0][1].mu * paths[0][1].du),
-             slice(v, v + paths[0][1].mv * paths[0][1].dv), tuple(paths))
+             slice(v, v + paths[0][1].mv * paths[0][1].dv),
+             paths[0][1].mu * paths[0][1].mv, tuple(paths))
         for (u, v), paths in groups.items())
 
 
 @lru_cache(maxsize=256)
-def _component_major(layout: tuple[int, ...], which: str,
-                     dim: int) -> tuple[list[int], list[int]]:
-    """The permutation of columns from [mul, d] to [d, mul] in each block of
-    U, V or W, and its inverse.
+def _blocks(layout: tuple[int, ...], which: str,
+            dim: int) -> tuple[tuple[int, int, int], ...]:
+    """All columns of U, V or W as blocks (start, mul, d); those that no path
+    uses are blocks of single components.
     """
-    forth = list(range(dim))
-    for p in parse(layout):
-        start = getattr(p, which)
-        mul, d = getattr(p, 'm' + which), getattr(p, 'd' + which)
-        forth[start:start + mul * d] = [
-            start + m * d + i for i in range(d) for m in range(mul)
-        ]
-    back = [0] * dim
-    for new, old in enumerate(forth):
-        back[old] = new
-    return forth, back
+    used = sorted({(getattr(p, which), getattr(p, 'm' + which),
+                    getattr(p, 'd' + which)) for p in parse(layout)})
+    blocks, end = [], 0
+    for start, mul, d in [*used, (dim, 0, 0)]:
+        if start > end:
+            blocks.append((end, start - end, 1))
+        if mul:
+            blocks.append((start, mul, d))
+        end = start + mul * d
+    return tuple(blocks)
 
 
-def _permute(x: Tensor, permutation: list[int]) -> Tensor:
-    if permutation == list(range(len(permutation))):
-        return x.contiguous()
-    return x.index_select(1, torch.tensor(permutation, device=x.device))
+def _swapped(x: Tensor, blocks, out: Tensor, inverse: bool = False) -> Tensor:
+    """Writes x with the columns of each block turned from [mul, d] to
+    [d, mul], or back, into the first rows of out.
+    """
+    place = out[:len(x)]
+    for start, mul, d in blocks:
+        block = slice(start, start + mul * d)
+        shape = (d, mul) if inverse else (mul, d)
+        place[:, block].view(-1, *shape[::-1]).copy_(
+            x[:, block].unflatten(1, shape).transpose(1, 2))
+    return out
+
+
+def _with_zero_rows(x: Tensor, rows: int) -> Tensor:
+    """An empty tensor like x with so many more rows, which are zero."""
+    out = x.new_empty(len(x) + rows, x.shape[1])
+    out[len(x):] = 0
+    return out
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
@@ -81,12 +96,18 @@ class ExpandedMap:
         return B[p.u:p.u + p.mu * p.du, p.v:p.v + p.mv * p.dv,
                  p.w:p.w + p.mw * p.dw]
 
-    # Inputs and outputs in the layout that the map works in, and back.
+    # Inputs and outputs in the layout that the map works in (with rows of
+    # zeros behind), and back.
 
-    def enter(self, x: Tensor, which: str) -> Tensor:
+    def enter(self, x: Tensor, which: str, pad: int = 0) -> Tensor:
+        if not pad:
+            return x.contiguous()
+        out = _with_zero_rows(x, pad)
+        out[:len(x)] = x
+        return out
+
+    def leave(self, x: Tensor, which: str) -> Tensor:
         return x.contiguous()
-
-    leave = enter
 
     def __call__(self, A: Tensor) -> Tensor:
         return A.flatten(1) @ self.B
@@ -133,13 +154,13 @@ class FactoredMap:
         ]
         self.working_size = 2 + max(len(Q) / Q.shape[1] for Q in self.bases)
 
-    def enter(self, x: Tensor, which: str) -> Tensor:
-        return _permute(
-            x, _component_major(self.layout, which, x.shape[1])[0])
+    def enter(self, x: Tensor, which: str, pad: int = 0) -> Tensor:
+        return _swapped(x, _blocks(self.layout, which, x.shape[1]),
+                        _with_zero_rows(x, pad))
 
     def leave(self, x: Tensor, which: str) -> Tensor:
-        return _permute(
-            x, _component_major(self.layout, which, x.shape[1])[1])
+        return _swapped(x, _blocks(self.layout, which, x.shape[1]),
+                        x.new_empty(x.shape), inverse=True)
 
     def _through_bases(self, A: Tensor):
         """Applies Q: yields (i, p, T [s, (dw c), (mu mv)])."""
@@ -168,19 +189,20 @@ class FactoredMap:
         return g.transpose(0, 1).reshape(-1, p.mw)  # [(dw c), mw]
 
     def transpose(self, g: Tensor) -> Tensor:
-        covered = sum(Q.shape[1] * pair.paths[0][1].mu * pair.paths[0][1].mv
+        covered = sum(Q.shape[1] * pair.copies
                       for pair, Q in zip(self.pairs, self.bases))
         new = g.new_zeros if covered < self.dims[0] * self.dims[1] else (
             g.new_empty)
         dA = new(len(g), *self.dims[:2])
         for pair, Q in zip(self.pairs, self.bases):
-            parts = []
+            T, first = g.new_empty(len(Q), len(g) * pair.copies), 0
             for i, p in pair.paths:
                 W = self.weights[i].transpose(0, 1)  # [s, mw, (mu mv)]
-                part = torch.matmul(self._cotangent(g, p), W)
-                parts.append(part.reshape(p.s * p.dw, -1))
+                part = T[first:first + p.s * p.dw].view(p.s, -1, W.shape[2])
+                torch.matmul(self._cotangent(g, p), W, out=part)
+                first += p.s * p.dw
             p = pair.paths[0][1]
-            block = Q.T @ torch.cat(parts)
+            block = Q.T @ T
             block = block.view(p.du, p.dv, len(g), p.mu, p.mv)
             place = dA[:, pair.u, pair.v].unflatten(2, (p.dv, p.mv))
             place.unflatten(1, (p.du, p.mu)).copy_(

@@ -11,11 +11,6 @@ from .chunks import Chunks
 from .maps import build_map, rows
 
 
-def _pad(h: Tensor) -> Tensor:
-    """One more row, of zeros, for the empty places of tables of edges."""
-    return torch.nn.functional.pad(h, (0, 0, 0, 1))
-
-
 def _in_full_precision(function):
     """Autocast would lower single products, here and in backward."""
     @wraps(function)
@@ -37,7 +32,7 @@ def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
         return out
     kernel = build_map(weight, bases, layout,
                        (h.shape[1], x.shape[1], out_dim))
-    h = kernel.enter(_pad(h), 'u')
+    h = kernel.enter(h, 'u', pad=1)  # for the empty places of tables
     x = kernel.enter(x, 'v')
     src = torch.nn.functional.pad(src, (0, 1))
     for nodes, edges in Chunks(dst, num_dst, kernel, h.itemsize):
@@ -61,14 +56,15 @@ def _backward(
     """
     layout = tuple(layout)
     need_h, need_x, need_w = needs
-    gh = h.new_zeros(len(h) + 1, h.shape[1]) if need_h else h.new_empty(0)
+    # Every edge ends somewhere: all of gh will be written.
+    gh = h.new_empty(len(h) + 1, h.shape[1]) if need_h else h.new_empty(0)
     gx = x.new_zeros(x.shape) if need_x else h.new_empty(0)
     gw = torch.zeros_like(weight) if need_w else h.new_empty(0)
     if not layout or not len(h):
-        return gh[:-1] if need_h else gh, gx, gw
+        return torch.zeros_like(h) if need_h else gh, gx, gw
     kernel = build_map(weight, bases, layout,
                        (h.shape[1], x.shape[1], g.shape[1]))
-    h, g = kernel.enter(_pad(h), 'u'), kernel.enter(g, 'w')
+    h, g = kernel.enter(h, 'u', pad=1), kernel.enter(g, 'w')
     if need_h or need_w:
         x = kernel.enter(x, 'v')
     src = torch.nn.functional.pad(src, (0, 1))
