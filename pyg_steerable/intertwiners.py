@@ -121,6 +121,14 @@ def _closed_form(reps: tuple, group: Group) -> Tensor:
     return _clean(C * first.sign() / C.norm())[None]
 
 
+@lru_cache(maxsize=None)
+def _first_equal(group: Group) -> Group:
+    """Equal groups may list their elements in different orders: all cached
+    matrices are those of the first one.
+    """
+    return group
+
+
 @lru_cache(maxsize=256)
 def _on_design(rep, group: Group, degree: int) -> Tensor:
     return _matrix(rep, group.design(degree)[0])
@@ -128,6 +136,7 @@ def _on_design(rep, group: Group, degree: int) -> Tensor:
 
 def _projector(reps: tuple, group: Group) -> Tensor:
     """The Haar average of the tensor product of the representations."""
+    group = _first_equal(group)
     degree = 0 if group.is_finite else sum(_degree(rep) for rep in reps)
     _, weight = group.design(degree)
     factors = [_on_design(rep, group, degree) for rep in reps]

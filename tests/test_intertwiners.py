@@ -156,6 +156,23 @@ def test_bases_do_not_depend_on_generators(name, fresh):
                                   atol=1e-12)
 
 
+@pytest.mark.parametrize('name', ['D4', 'O', 'I', 'SO(2)xM'])
+def test_equal_groups_with_elements_in_another_order(name, fresh):
+    """What is cached of one may be used for the other."""
+    one = Group(name)
+    g = one.generators
+    other = Group.from_generators(torch.stack([*g.flip(0), g[0] @ g[-1]]))
+    assert one == other
+    linear_basis('1o', '1o', one)
+    mixed = linear_basis('1o', '3o', other), bilinear_basis('1o', '2e', '3o',
+                                                            other)
+    intertwiners._invariants.cache_clear()
+    again = linear_basis('1o', '3o', one), bilinear_basis('1o', '2e', '3o',
+                                                          one)
+    for a, b in zip(mixed, again):
+        assert a.shape == b.shape and torch.allclose(a, b, atol=1e-12)
+
+
 @pytest.mark.parametrize('threads', [1, 2, 4])
 def test_bases_do_not_depend_on_threads(threads, fresh):
     before = torch.get_num_threads()
