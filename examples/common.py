@@ -5,6 +5,8 @@ import argparse
 import csv
 import json
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -49,25 +51,95 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--quiet', action='store_true', help='no bars')
 
 
+def channels_for(parameters: int, build, most: int = 64) -> int:
+    """The number of channels whose network, build(channels), comes closest
+    to so many parameters.
+    """
+    sizes = {}
+    for channels in range(2, most + 1):
+        with torch.device('meta'):
+            net = build(channels)
+        sizes[channels] = count_parameters(net)
+        if sizes[channels] > parameters:
+            break
+    return min(sizes, key=lambda c: abs(sizes[c] - parameters))
+
+
+def count_parameters(net: torch.nn.Module) -> int:
+    """The number of learned numbers."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def cosine_schedule(parameters, args):
+    """AdamW, and a learning rate that falls along a cosine."""
+    optimizer = torch.optim.AdamW(parameters, args.lr,
+                                  weight_decay=args.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, args.epochs, args.lr / 100)
+    return [optimizer], [schedule]
+
+
+def run_script(script: str, folder: Path, options: list[str]) -> dict:
+    """The results of an example in a process of its own, which goes on where
+    it was stopped; at once if it is done.
+    """
+    results = folder / 'results.json'
+    if not results.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(Path(__file__).with_name(script)),
+                   '--out', str(folder), '--quiet', *options]
+        with (folder / 'log.txt').open('a') as log:
+            code = subprocess.call(command, stdout=log, stderr=log)
+        if code:
+            raise RuntimeError(f"Expected '{' '.join(command)}' to end well "
+                               f"(got exit status {code}; see "
+                               f"{folder / 'log.txt'})")
+    return json.loads(results.read_text())
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Some items of a dataset, with a random transform of their own, which
+    depends on seed, epoch and item only: not on how often a run was stopped
+    or on the processes that load data.
+    """
+    def __init__(self, dataset, index, transform, seed: int):
+        self.dataset, self.index = dataset, list(map(int, index))
+        self.transform, self.seed, self.epoch = transform, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.epoch, i)) % 2**31)
+            return self.transform(self.dataset[self.index[i]])
+
+
 class EpochSampler(DistributedSampler):
     """Shuffles by seed and epoch only, so that a resumed run sees the data
     in the order of an uninterrupted one; splits it among processes.
     """
+    def set_epoch(self, epoch: int) -> None:
+        """Also tells the dataset."""
+        super().set_epoch(epoch)
+        if isinstance(self.dataset, Augmented):
+            self.dataset.epoch = epoch
+
     def __init__(self, dataset, seed: int):
         world = int(os.environ.get('WORLD_SIZE', 1))
         rank = int(os.environ.get('RANK', 0))
         super().__init__(dataset, world, rank, shuffle=True, seed=seed)
 
 
-class SeedEachEpoch(Callback):
-    """Random numbers inside an epoch depend on seed and epoch only."""
+class SeedEachBatch(Callback):
+    """Random numbers inside a batch depend on seed, epoch and batch only."""
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer, module) -> None:
+    def on_train_batch_start(self, trainer, module, batch, number) -> None:
         L.seed_everything(
-            hash((self.seed, trainer.current_epoch, trainer.global_rank)) %
-            2**31, verbose=False)
+            hash((self.seed, trainer.current_epoch, number,
+                  trainer.global_rank)) % 2**31, verbose=False)
 
 
 def loaders(train, valid, batch_size: int, seed: int):
@@ -96,7 +168,9 @@ def check_checkpoint(path: Path) -> None:
 def fit(module: L.LightningModule, train_loader, valid_loader, args,
         monitor: str) -> tuple[L.Trainer, Path]:
     """Trains, or goes on where the last checkpoint in :obj:`args.out`
-    stopped. Returns the trainer and the path of the best checkpoint.
+    stopped. Returns the trainer and the path of the best checkpoint. (Only
+    the log may lack a line: that of an epoch whose checkpoint was just
+    written when the run was killed.)
     """
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
     warnings.filterwarnings('ignore', '.*Checkpoint directory .* exists.*')
@@ -112,7 +186,7 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
     last = ModelCheckpoint(out, 'last', save_top_k=1, monitor=None,
                            every_n_epochs=1, enable_version_counter=False,
                            save_on_train_epoch_end=True)
-    callbacks = [best, last, SeedEachEpoch(args.seed)]
+    callbacks = [best, last, SeedEachBatch(args.seed)]
     if not args.quiet:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     logger = _ResumingCSVLogger(out)
@@ -170,15 +244,15 @@ def read_metrics(out: Path) -> dict[str, list[tuple[float, float]]]:
     return {key: sorted(rows.items()) for key, rows in series.items()}
 
 
-def plot_learning_curve(out: Path, columns: dict[str, str],
-                        ylabel: str) -> Path:
+def plot_learning_curve(out: Path, columns: dict[str, str], ylabel: str,
+                        yscale: str = 'log') -> Path:
     """Plots columns of metrics.csv (name -> label) against the epoch."""
     metrics = read_metrics(out)
     figure, axes = plt.subplots(figsize=(5, 3.5), constrained_layout=True)
     for key, label in columns.items():
         if key in metrics:
             axes.plot(*zip(*metrics[key]), label=label, marker='.')
-    axes.set(xlabel='epoch', ylabel=ylabel, yscale='log')
+    axes.set(xlabel='epoch', ylabel=ylabel, yscale=yscale)
     axes.grid(alpha=0.3, which='both')
     axes.legend()
     path = Path(out) / 'learning_curve.png'
@@ -197,6 +271,25 @@ def plot_predictions(out: Path, predicted, true, unit: str,
     axes.set(xlabel=f'true [{unit}]', ylabel=f'predicted [{unit}]',
              title=title)
     path = Path(out) / 'predictions.png'
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path
+
+
+def plot_confusion(out: Path, matrix, classes: list[str], title: str
+                   ) -> Path:
+    """Plots the share of each true class (rows) given each label."""
+    share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
+    size = 2 + 0.18 * len(classes)
+    figure, axes = plt.subplots(figsize=(size + 0.6, size),
+                                constrained_layout=True)
+    image = axes.imshow(share, vmin=0, vmax=1, cmap='viridis')
+    places = range(len(classes))
+    axes.set_xticks(places, classes, rotation=90, fontsize=7)
+    axes.set_yticks(places, classes, fontsize=7)
+    axes.set(xlabel='predicted', ylabel='true', title=title)
+    figure.colorbar(image, shrink=0.8, label='share of the true class')
+    path = Path(out) / 'confusion.png'
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyg_steerable.datasets import _qm9_npz, _qm9pack, qm9
+from pyg_steerable.datasets import _npz, _qm9_npz, _qm9pack, qm9
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep = np.sort(rng.choice(len(rows), size=args.num, replace=False))
     arrays = _qm9pack.build_arrays([rows[i] for i in keep])
     _qm9_npz.check_arrays(arrays, args.out)
-    _qm9_npz.save_npz(args.out, arrays)
+    _npz.save_npz(args.out, arrays)
     print(f'{len(arrays["id"])} of {len(rows)} molecules, '
           f'{os.path.getsize(args.out) / 1e3:.0f} kB: {args.out}')
 

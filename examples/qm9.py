@@ -24,6 +24,9 @@ from torch_geometric.transforms import BaseTransform
 sys.path.insert(0, str(Path(__file__).parent))
 from common import (  # noqa: E402
     add_training_options,
+    channels_for,
+    cosine_schedule,
+    count_parameters,
     fit,
     loaders,
     plot_learning_curve,
@@ -199,14 +202,8 @@ def build_network(args) -> torch.nn.Module:
     if args.match is None:
         return QM9Net(5, edge_dim, atom_dim, channels=args.channels,
                       **options)
-    sizes = {}
-    for channels in range(2, 65):
-        with torch.device('meta'):
-            net = QM9Net(5, edge_dim, atom_dim, channels=channels, **options)
-        sizes[channels] = sum(p.numel() for p in net.parameters())
-        if sizes[channels] > args.match:
-            break
-    args.channels = min(sizes, key=lambda c: abs(sizes[c] - args.match))
+    args.channels = channels_for(args.match, lambda channels: QM9Net(
+        5, edge_dim, atom_dim, channels=channels, **options))
     args.match = None
     return build_network(args)
 
@@ -246,11 +243,7 @@ class Regression(L.LightningModule):
                  sync_dist=True)
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(self.net.parameters(), self.args.lr,
-                                      weight_decay=self.args.weight_decay)
-        steps = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, self.args.epochs, self.args.lr / 100)
-        return [optimizer], [steps]
+        return cosine_schedule(self.net.parameters(), self.args)
 
 
 def split(dataset, args):
@@ -331,7 +324,7 @@ def main(argv=None) -> dict:
         part.transform = Normalise(args, mean, std)
     train, valid, test = ([d for d in part] for part in (train, valid, test))
     module = Regression(args, mean, std)
-    parameters = sum(p.numel() for p in module.net.parameters())
+    parameters = count_parameters(module.net)
     print(f'{len(train)} training, {len(valid)} validation, {len(test)} test '
           f'molecules; {parameters} parameters')
     args.out.mkdir(parents=True, exist_ok=True)

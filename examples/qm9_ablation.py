@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent))
+from common import plt, run_script  # noqa: E402
 
 VARIANTS = {
     'harmonic': ['--kernel', 'harmonic', '--condition', 'none'],
@@ -53,20 +50,9 @@ def run(out: Path, variant: str, seed: int, parameters: int,
         rest: list[str]) -> dict:
     """One training run, unless it is there already."""
     name = variant.replace(' ', '').replace('+', '_').strip('_')
-    folder = out / f'{name}_{seed}'
-    results = folder / 'results.json'
-    if not results.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(Path(__file__).with_name('qm9.py')),
-                   *VARIANTS[variant], '--match', str(parameters), '--seed',
-                   str(seed), '--out', str(folder), '--quiet', *rest]
-        with (folder / 'log.txt').open('a') as log:
-            code = subprocess.call(command, stdout=log, stderr=log)
-        if code:
-            raise RuntimeError(f"Expected '{' '.join(command)}' to end well "
-                               f"(got exit status {code}; see "
-                               f"{folder / 'log.txt'})")
-    found = json.loads(results.read_text())
+    found = run_script('qm9.py', out / f'{name}_{seed}', [
+        *VARIANTS[variant], '--match', str(parameters), '--seed', str(seed),
+        *rest])
     print(f"{variant:16} seed {seed}: test MAE {found['test_mae']:.2f} "
           f"{found['unit']} ({found['parameters']} parameters)", flush=True)
     return found

@@ -10,6 +10,7 @@ from torch_geometric.loader import DataLoader
 from pyg_steerable.datasets import (
     TARGETS,
     OGBFeatures,
+    _npz,
     _qm9_npz,
     _qm9pack,
     load_qm9,
@@ -80,7 +81,7 @@ def sample():
 @pytest.fixture
 def two(tmp_path):
     path = str(tmp_path / 'two.npz')
-    _qm9_npz.save_npz(path, arrays())
+    _npz.save_npz(path, arrays())
     return path
 
 
@@ -235,7 +236,7 @@ def test_atomisation_energies():
 
 def test_round_trip(tmp_path, sample):
     path = str(tmp_path / 'new' / 'copy.npz')
-    _qm9_npz.save_npz(path, _qm9_npz.read_npz(SAMPLE))
+    _npz.save_npz(path, _qm9_npz.read_npz(SAMPLE))
     copy = load_qm9(path)
     assert copy.source == path and sample.source == 'sample'
     for key in sample._data.keys():
@@ -247,7 +248,7 @@ def test_round_trip(tmp_path, sample):
 def test_no_bonds_and_one_atom(tmp_path):
     path = str(tmp_path / 'atom.npz')
     one = {key: METHANE_WATER[key][:1] for key in _qm9_npz._TARGETS}
-    _qm9_npz.save_npz(path, arrays(
+    _npz.save_npz(path, arrays(
         **one, id=np.array([7]), num_atoms=np.array([1]),
         num_bonds=np.array([0]), z=np.array([6]), pos=np.zeros((1, 3)),
         bond=np.zeros((0, 2), int), bond_type=np.zeros(0, int)))
@@ -421,7 +422,7 @@ BAD = {
 def test_bad_content(case, tmp_path):
     changes, message = BAD[case]
     path = str(tmp_path / 'bad.npz')
-    _qm9_npz.save_npz(path, arrays(**changes))
+    _npz.save_npz(path, arrays(**changes))
     with pytest.raises(ValueError, match=message) as e:
         load_qm9(path)
     assert str(e.value).startswith(f'{path}: ') and 'Fix: ' in str(e.value)

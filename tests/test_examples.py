@@ -1,17 +1,12 @@
 """The examples run, resume exactly and refuse damaged files."""
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-
-EXAMPLES = Path(__file__).parent.parent / 'examples'
-sys.path.insert(0, str(EXAMPLES))
+from resume import EXAMPLES, assert_resumes
 
 pytest.importorskip('lightning')
 import qm9  # noqa: E402
@@ -53,30 +48,9 @@ def test_learns(tmp_path):
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    options = ['--epochs', '4', '--threads', '1']
-    whole = run(tmp_path / 'whole', *options)
-    part = tmp_path / 'part'
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / 'qm9.py'), *QUIET, *options, '--out',
-         str(part)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.time() + 120
-    while not (part / 'last.ckpt').exists():
-        assert process.poll() is None and time.time() < limit
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (part / 'results.json').exists(), 'ended before it was killed'
-    resumed = run(part, *options)
-    for key in ('test_mae', 'val_mae'):
-        assert resumed[key] == whole[key]
-    first, second = (
-        torch.load(tmp_path / name / 'last.ckpt', weights_only=False)
-        for name in ('whole', 'part'))
-    for key, value in first['state_dict'].items():
-        assert torch.equal(value, second['state_dict'][key]), key
-    logs = [(tmp_path / name / 'metrics.csv').read_text().count('\n')
-            for name in ('whole', 'part')]
-    assert logs[0] == logs[1]
+    assert_resumes(tmp_path, 'qm9.py', qm9.main,
+                   [*QUIET, '--epochs', '4', '--threads', '1'],
+                   ['test_mae', 'val_mae'])
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'text', 'other'])

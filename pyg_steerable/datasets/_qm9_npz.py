@@ -12,10 +12,6 @@ Optional: ``A B C`` [GHz] per molecule and ``charge`` (formal) per atom.
 """
 from __future__ import annotations
 
-import os
-import os.path as osp
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -24,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
-Arrays = dict[str, NDArray[Any]]
+from pyg_steerable.datasets._npz import Arrays, load_npz
 
 HARTREE = 27.211386246  # eV, the value that PyG's QM9 uses
 
@@ -57,19 +53,6 @@ _TARGETS = tuple(key for key in COLUMNS if key not in _OPTIONAL)
 _KEYS = (*_STRUCTURE, *_TARGETS)
 
 
-def save_npz(path: str, arrays: Arrays) -> None:
-    """Write a compressed ``.npz``; a killed run leaves no half file."""
-    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    part = f'{path}.{os.getpid()}.part'
-    try:
-        with open(part, 'wb') as f:
-            np.savez_compressed(f, **arrays)
-        os.replace(part, path)
-    finally:
-        if osp.exists(part):
-            os.remove(part)
-
-
 def read_npz(path: str) -> Arrays:
     """Read and check a file in the layout of this module.
 
@@ -80,28 +63,9 @@ def read_npz(path: str) -> Arrays:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, or its content breaks the layout.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'Expected a QM9 .npz file (got {path!r}, '
-                                f'which does not exist). Fix: check the path')
-    try:
-        arrays = _load(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError,
-            KeyError, NotImplementedError) as e:
-        raise ValueError(
-            f'{path}: expected a complete .npz archive of plain arrays (got '
-            f'{type(e).__name__}: {e}). Fix: the file is damaged or of '
-            f'another kind; delete it and make or download it again') from e
+    arrays = load_npz(path, (*_KEYS, *_OPTIONAL))
     check_arrays(arrays, path)
     return arrays
-
-
-def _load(path: str) -> Arrays:
-    archive = np.load(path, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError('a single .npy array')
-    with archive:
-        known = [k for k in (*_KEYS, *_OPTIONAL) if k in archive.files]
-        return {key: archive[key] for key in known}
 
 
 def check_arrays(arrays: Arrays, name: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.datasets import QM9
 
-from pyg_steerable.datasets import _qm9_npz, _qm9pack
+from pyg_steerable.datasets import _npz, _qm9_npz, _qm9pack
 
 SAMPLE = osp.join(osp.dirname(__file__), 'data', 'qm9_sample.npz')
 _DEFAULT_ROOT = osp.join('~', '.cache', 'pyg_steerable', 'qm9')
@@ -190,7 +190,7 @@ def _from_qm9pack(root: str) -> _qm9_npz.Arrays:
     if not osp.isfile(path):
         rows = _qm9pack.read_tables(_qm9pack.find_tables())
         arrays = _qm9pack.build_arrays(rows, progress=True)
-        _qm9_npz.save_npz(path, arrays)
+        _npz.save_npz(path, arrays)
     return _qm9_npz.read_npz(path)
 
 

@@ -3,6 +3,7 @@ from .basis import SteerableBasis
 from .harmonic import HarmonicBasis
 from .implicit import ImplicitBasis
 from .kernel import SteerableKernel
+from .lattice import LatticeKernel, lattice_harmonics
 
 __all__ = ['SteerableBasis', 'HarmonicBasis', 'ImplicitBasis',
-           'SteerableKernel']
+           'SteerableKernel', 'LatticeKernel', 'lattice_harmonics']

@@ -1,4 +1,5 @@
 """The papers' networks, one file each."""
+from .modelnet import ModelNetClassifier, ModelNetSegmenter
 from .qm9 import QM9Net
 
-__all__ = ['QM9Net']
+__all__ = ['QM9Net', 'ModelNetClassifier', 'ModelNetSegmenter']

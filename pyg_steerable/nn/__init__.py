@@ -13,11 +13,27 @@ from ..layers import (
 )
 from .calibrate import calibrate
 from .conv import HarmonicSteerableConv, ImplicitSteerableConv, SteerableConv
+from .hierarchy import Level, hierarchy
+from .lattice_conv import LatticeSteerableConv, LatticeSteerableConvTranspose
+from .lattice_pool import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
+from .pool import (
+                   GlobalPool,
+                   NormMaxPool,
+                   farthest_downsample,
+                   interpolate,
+                   norm_max_pool,
+                   random_downsample,
+)
 
 __all__ = [
     'SteerableConv',
     'ImplicitSteerableConv',
     'HarmonicSteerableConv',
+    'LatticeSteerableConv',
+    'LatticeSteerableConvTranspose',
+    'LatticeLowPass',
+    'LatticeAvgPool',
+    'LatticeGlobalPool',
     'Linear',
     'Bilinear',
     'QuotientELU',
@@ -28,5 +44,13 @@ __all__ = [
     'FieldBatchNorm',
     'FieldDropout',
     'InvariantReadout',
+    'GlobalPool',
+    'NormMaxPool',
+    'norm_max_pool',
+    'random_downsample',
+    'farthest_downsample',
+    'interpolate',
+    'hierarchy',
+    'Level',
     'calibrate',
 ]

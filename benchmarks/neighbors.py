@@ -1,0 +1,105 @@
+"""The engines of neighbour search against each other: time and memory.
+
+    python benchmarks/neighbors.py
+    python benchmarks/neighbors.py --sizes 1000 1000000 --device cuda
+
+Points are uniform in a cube; the radius is that of a sphere with k of them.
+Every figure comes from a fresh process, the time is the best of a few.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+ENGINES = ('scipy', 'torch', 'torch_cluster', 'pyg_lib')
+
+RUN = """
+import math, resource, sys, time
+import torch
+from pyg_steerable.graph import knn_graph, radius_graph
+
+n, k, device = {size}, {k}, {device!r}
+torch.manual_seed(0)
+r = (k / n / (4 / 3 * math.pi))**(1 / 3)
+search = dict(
+    knn=lambda x: knn_graph(x, k, engine={engine!r}),
+    radius=lambda x: radius_graph(x, r, engine={engine!r}),
+)[{task!r}]
+
+def peak():
+    if device == 'cuda':
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == 'darwin' else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+def wait():
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+try:
+    search(torch.rand(2 * k, 3, device=device))
+except ImportError:
+    print('missing')
+    raise SystemExit
+x = torch.rand(n, 3, device=device)
+before, best = peak(), math.inf
+for _ in range({repeat}):
+    wait()
+    start = time.perf_counter()
+    edges = search(x).shape[1]
+    wait()
+    best = min(best, time.perf_counter() - start)
+print(best, peak() - before, edges)
+"""
+
+
+def measure(**settings):
+    """Seconds, MiB over the start and edges, or None without the engine."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', RUN.format(**settings)],
+        capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    if done.stdout.split()[-1] == 'missing':
+        return None
+    return [float(v) for v in done.stdout.split()[-3:]]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--sizes', nargs='+', type=int,
+                        default=(1000, 10_000, 100_000))
+    parser.add_argument('--engines', nargs='+', default=ENGINES)
+    parser.add_argument('--k', type=int, default=16)
+    parser.add_argument('--brute', type=int, default=30_000, metavar='N',
+                        help='most points for the engine torch')
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
+    parser.add_argument('--repeat', type=int, default=3)
+    parser.add_argument('--json', metavar='FILE')
+    args = parser.parse_args(argv)
+
+    print(f'{os.cpu_count()} cores, {args.device}, k = {args.k}, float32, '
+          f'seconds (peak MiB)')
+    results = {}
+    for task in ('knn', 'radius'):
+        print(f'{task:14s}' + ''.join(f'{n:>18,d}' for n in args.sizes))
+        for engine in args.engines:
+            row = results.setdefault(task, {}).setdefault(engine, {})
+            for n in args.sizes:
+                row[n] = None
+                if engine != 'torch' or n <= args.brute:
+                    row[n] = measure(task=task, engine=engine, size=n,
+                                     k=args.k, device=args.device,
+                                     repeat=args.repeat)
+            print(f'{engine:14s}' + ''.join(
+                f'{v[0]:10.3f} ({v[1]:5.0f})' if v else f'{"-":>18s}'
+                for v in row.values()), flush=True)
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump({'settings': vars(args), 'results': results}, file,
+                      indent=1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,176 @@
+"""One training step of a point-cloud network: time and peak memory.
+
+    python benchmarks/pointcloud.py
+    python benchmarks/pointcloud.py --points 1024 65536 --json points.json
+
+One cloud on the unit sphere. `implicit` and `harmonic` are
+ModelNetClassifier with 16 channels of degree 0 to 2 and 15 neighbours;
+`PointNet++` is PyG's convolution with the same points and edges and 64
+channels; `escnn` is R3PointConv in the same network where it is installed
+(for O(3)). Every figure comes from a process of its own, with the graphs
+made before; peak memory is its growth over the state after a step on a small
+cloud.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import torch
+from conv import EscnnConv, machine, peak_memory
+from torch_geometric.nn import MLP, PointNetConv
+
+from pyg_steerable.models import ModelNetClassifier
+from pyg_steerable.nn.hierarchy import hierarchy
+
+NETWORKS = ('implicit', 'harmonic', 'PointNet++', 'escnn')
+RATIOS = (0.5, 0.5, 0.5, 0.5)
+WARM_UP = 256
+
+
+class PointNetClassifier(torch.nn.Module):
+    """PointNetConv on the same levels."""
+    def __init__(self, width=64):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(
+            PointNetConv(MLP([3 + (width if i else 0), width, width]),
+                         add_self_loops=False) for i in range(len(RATIOS)))
+        self.head = MLP([width, 128, 40], norm=None)  # one cloud
+
+    def forward(self, pos, levels):
+        x = None
+        for level, conv in zip(levels, self.convs):
+            target = None if x is None else x[level.index]
+            x = conv((x, target), (pos, level.pos), level.edge_index)
+            pos = level.pos
+        return self.head(x.mean(0, keepdim=True))
+
+
+class EscnnClassifier(torch.nn.Module):
+    """R3PointConv, which has one set of nodes: the last ones are kept."""
+    def __init__(self, channels, degree):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(
+            EscnnConv('O(3)', channels, degree, 0.3 * 2**(i / 2))
+            for i in range(len(RATIOS)))
+        self.width = self.convs[0].type.size
+
+    def forward(self, pos, levels):
+        x = pos.new_ones(len(pos), self.width)
+        for level, conv in zip(levels, self.convs):
+            source, target = level.edge_index
+            edges = torch.stack([source, level.index[target]])
+            x, pos = conv(x, pos, edges)[level.index], level.pos
+        return x.mean(0, keepdim=True)
+
+
+def build(name, args):
+    """A network as a function of positions and levels."""
+    torch.manual_seed(0)
+    if name == 'PointNet++':
+        return PointNetClassifier()
+    if name == 'escnn':
+        return EscnnClassifier(args.channels, args.degree)
+    net = ModelNetClassifier(kernel=name, group=args.group,
+                             channels=args.channels, max_degree=args.degree,
+                             ratios=RATIOS, k=args.neighbors, dropout=0.)
+    # One cloud: statistics over clouds in the head would have no variance.
+    net.head.eval()
+    return _OneCloud(net)
+
+
+class _OneCloud(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, pos, levels):
+        return self.net(pos, levels=levels)
+
+
+def measure(name, points, args):
+    """Seconds and bytes of a step, in this process."""
+    torch.manual_seed(0)
+    net = build(name, args).to(args.device)
+
+    def graph(n):
+        pos = torch.randn(n, 3, device=args.device)
+        pos = pos / pos.norm(dim=1, keepdim=True)
+        return pos, hierarchy(pos, None, RATIOS, args.neighbors)
+
+    def step(pos, levels):
+        net(pos, levels).square().sum().backward()
+        net.zero_grad()
+        if args.device == 'cuda':
+            torch.cuda.synchronize()
+
+    step(*graph(WARM_UP))
+    before = peak_memory(args.device)
+    data, seconds = graph(points), []
+    edges = sum(level.edge_index.shape[1] for level in data[1])
+    for _ in range(1 + args.repeat):
+        start = time.perf_counter()
+        step(*data)
+        seconds.append(time.perf_counter() - start)
+    return {'seconds': min(seconds[1:]), 'edges': edges,
+            'memory': peak_memory(args.device) - before}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--points', type=int, nargs='+',
+                        default=[1024, 4096, 16384, 65536])
+    parser.add_argument('--networks', nargs='+', default=list(NETWORKS),
+                        choices=NETWORKS)
+    parser.add_argument('--group', default='O(3)')
+    parser.add_argument('--channels', type=int, default=16)
+    parser.add_argument('--degree', type=int, default=2)
+    parser.add_argument('--neighbors', type=int, default=15)
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
+    parser.add_argument('--threads', type=int)
+    parser.add_argument('--repeat', type=int, default=2)
+    parser.add_argument('--most-gigabytes', type=float, default=12.,
+                        help='a network that took a quarter of it is not '
+                        'tried on the next size')
+    parser.add_argument('--json', metavar='FILE')
+    parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.measure:
+        name, points = args.measure
+        print(json.dumps(measure(name, int(points), args)))
+        return
+    facts = machine(args)
+    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print(f'{"":12s}{"points":>8s}{"edges":>9s}{"step":>11s}{"peak":>10s}'
+          f'{"kB/edge":>9s}')
+    results = {}
+    for name in args.networks:
+        for points in args.points:
+            done = subprocess.run(
+                [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:],
+                 '--measure', name, str(points)],
+                capture_output=True, text=True)
+            if done.returncode:
+                print(f'{name} at {points} points: '
+                      f'{(done.stderr.splitlines() or ["killed"])[-1]}')
+                break
+            r = json.loads(done.stdout.splitlines()[-1])
+            results.setdefault(name, {})[points] = r
+            print(f'{name:12s}{points:8d}{r["edges"]:9d}'
+                  f'{r["seconds"] * 1e3:8.0f} ms{r["memory"] / 2**20:7.0f} MB'
+                  f'{r["memory"] / r["edges"] / 1e3:9.2f}', flush=True)
+            if r['memory'] > args.most_gigabytes * 2**30 / 4:
+                break
+    if args.json:
+        settings = {k: v for k, v in vars(args).items()
+                    if k not in ('json', 'measure')}
+        with open(args.json, 'w') as file:
+            json.dump({'machine': facts, 'settings': settings,
+                       'results': results}, file, indent=1)
+
+
+if __name__ == '__main__':
+    main()

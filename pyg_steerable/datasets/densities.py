@@ -1,0 +1,149 @@
+"""Atoms as densities on voxels."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from pyg_steerable.datasets.voxels import VoxelData
+
+#: Atoms to spread at once: bounds the memory.
+_AT_ONCE = 1024
+
+
+def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
+                       spacing: float = 2., sigma: float | None = None
+                       ) -> Tensor:
+    r"""Spreads the features of atoms over a cube of voxels around the
+    origin,
+
+    .. math::
+        \mathbf{v}(\mathbf{p}) = \sum_i \mathbf{x}_i \frac{
+        \exp(-|\mathbf{p} - \mathbf{p}_i|^2 / 2 \sigma^2)}{
+        \sum_{\mathbf{q}} \exp(-|\mathbf{q} - \mathbf{p}_i|^2 / 2 \sigma^2)}
+
+    with :math:`\mathbf{p}, \mathbf{q}` at the centres of voxels: each atom
+    adds its features to the sum over the grid, wherever it is. Axes are
+    *(z, y, x)* as in :mod:`pyg_steerable.graph.lattice`.
+
+    Args:
+        pos (Tensor): The positions *(x, y, z)*.
+        x (Tensor): The features, e.g. the element as one-hot vector.
+        size (int, optional): The number of voxels *S* along each axis.
+            (default: :obj:`50`)
+        spacing (float, optional): The distance of voxels.
+            (default: :obj:`2.0`)
+        sigma (float, optional): The width of the Gaussians; :obj:`0` puts
+            each atom into the nearest voxel. (default: half of
+            :obj:`spacing`)
+
+    Shapes:
+        - **pos:** :math:`[N, 3]`, **x:** :math:`[N, C]`, **output:**
+          :math:`[C, S, S, S]`
+
+    Raises:
+        ValueError: If shapes do not fit, numbers are not finite, or an atom
+            is outside of the cube.
+    """
+    sigma = _check_grid(size, spacing, sigma)
+    _check_atoms(pos, x)
+    outside = ~is_inside(pos, size, spacing)
+    if outside.any():
+        half = size * spacing / 2
+        raise ValueError(f'Expected atoms with coordinates from {-half:g} to '
+                         f'{half:g} (got {int(outside.sum())} of {len(pos)} '
+                         f'atoms outside, the first at '
+                         f'{pos[outside][0].tolist()}). Centre them, take a '
+                         f'larger grid, or skip these atoms')
+    out = x.new_zeros(x.shape[1] * size, size**2)
+    for p, f in zip(pos.split(_AT_ONCE), x.split(_AT_ONCE)):
+        gx, gy, gz = (_line(p[:, i:i + 1], size, spacing, sigma)
+                      for i in range(3))
+        fz = (f.unsqueeze(-1) * gz.to(x).unsqueeze(1)).flatten(1)
+        yx = (gy.unsqueeze(-1) * gx.unsqueeze(1)).flatten(1)
+        out += fz.T @ yx.to(x)
+    return out.view(-1, size, size, size)
+
+
+def is_inside(pos: Tensor, size: int, spacing: float) -> Tensor:
+    """Which atoms are in the cube, its surface included."""
+    return (pos.abs() <= size * spacing / 2).all(-1)
+
+
+def _line(p: Tensor, size: int, spacing: float, sigma: float) -> Tensor:
+    """The shares of all voxels along one axis, [N, S]."""
+    place = torch.arange(size, dtype=p.dtype, device=p.device)
+    far = (p - (place - (size - 1) / 2) * spacing).square()
+    if sigma == 0:
+        return torch.zeros_like(far).scatter_(1, far.argmin(1, True), 1.)
+    return (far / (-2 * sigma**2)).softmax(1)
+
+
+def _check_grid(size, spacing, sigma) -> float:
+    sigma = spacing / 2 if sigma is None else sigma
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"Expected 'size' to be a positive integer (got "
+                         f"{size!r})")
+    if not (0 < spacing < float('inf') and 0 <= sigma < float('inf')):
+        raise ValueError(f"Expected a positive 'spacing' and 'sigma' not "
+                         f"below zero (got {spacing} and {sigma})")
+    return sigma
+
+
+def _check_atoms(pos: Tensor, x: Tensor) -> None:
+    if pos.dim() != 2 or pos.shape[1] != 3:
+        raise ValueError(f"Expected 'pos' of shape [N, 3] (got "
+                         f"{list(pos.shape)})")
+    if x.dim() != 2 or len(x) != len(pos) or not x.is_floating_point():
+        raise ValueError(f"Expected floating point features 'x' of shape "
+                         f"[{len(pos)}, C] (got {x.dtype} and "
+                         f"{list(x.shape)})")
+    for name, value in (('pos', pos), ('x', x)):
+        bad = (~value.isfinite()).any(-1).nonzero()
+        if len(bad):
+            i = int(bad[0])
+            raise ValueError(f"Expected finite '{name}' (got "
+                             f"{value[i].tolist()} at atom {i})")
+
+
+class GaussianDensities(BaseTransform):
+    r"""Turns atoms, :obj:`data.pos` and :obj:`data.x`, into
+    :obj:`data.voxels` by :func:`gaussian_densities`. All other attributes
+    stay. Rotations come before:
+
+    .. code-block:: python
+
+        transform = T.Compose([RandomGroupElement('SO(3)'),
+                               GaussianDensities(size=50, spacing=2.)])
+
+    Args:
+        size, spacing, sigma: See :func:`gaussian_densities`.
+        outside (str, optional): What to do about atoms outside of the cube:
+            :obj:`"error"`, or :obj:`"skip"` and have their number in
+            :obj:`data.num_outside`. (default: :obj:`"error"`)
+    """
+    def __init__(self, size: int = 50, spacing: float = 2.,
+                 sigma: float | None = None, outside: str = 'error'):
+        if outside not in ('error', 'skip'):
+            raise ValueError(f"Expected 'outside' to be 'error' or 'skip' "
+                             f"(got {outside!r})")
+        self.sigma = _check_grid(size, spacing, sigma)
+        self.size, self.spacing, self.outside = size, spacing, outside
+
+    def forward(self, data: Data) -> VoxelData:
+        pos, x = data.pos, data.x
+        _check_atoms(pos, x)
+        rest = {key: value for key, value in data.to_dict().items()
+                if key not in ('pos', 'x')}
+        if self.outside == 'skip':
+            inside = is_inside(pos, self.size, self.spacing)
+            pos, x = pos[inside], x[inside]
+            rest['num_outside'] = int((~inside).sum())
+        voxels = gaussian_densities(pos, x, self.size, self.spacing,
+                                    self.sigma)
+        return VoxelData(voxels=voxels, **rest)
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}({self.size}, '
+                f'spacing={self.spacing:g}, sigma={self.sigma:g})')

@@ -1,0 +1,613 @@
+r"""Voxels as graphs, and back.
+
+Axes: a voxel tensor is :math:`[C, D, H, W]`, and its last three axes are
+:math:`z, y, x`, as in images and CT volumes. Everything that counts voxels
+(:obj:`coord`, :obj:`grid`, :obj:`spacing`) is in this order, *(z, y, x)*;
+positions (:obj:`pos`) are *(x, y, z)*, as everywhere else:
+
+.. math::
+    \mathbf{p} = (w \, \Delta x, \; h \, \Delta y, \; d \, \Delta z).
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.data.datapipes import functional_transform
+from torch_geometric.transforms import BaseTransform
+
+#: Lattices with more possible edges than this do not list them.
+MAX_LISTED_EDGES = 2**20
+#: Grids with more voxels than this are searched without a table of them.
+MAX_TABLE = 2**26
+#: Pairs of voxels to look at together: bounds the memory of small lattices,
+#: large ones go through one offset at a time.
+_AT_ONCE = 2**14
+
+#: Offsets first, first + 1, ... with so many edges each, and their ends.
+Run = tuple[int, list[int], Tensor, Tensor]
+
+
+# Structure ###################################################################
+
+
+@dataclass(frozen=True)
+class Stencil:
+    r"""Which voxels of a grid each voxel of the output sees: with stencil
+    size :math:`s`, stride :math:`t` and padding :math:`p`,
+
+    .. math::
+        \mathbf{o} \leftarrow t \, \mathbf{o} - p + \mathbf{k}, \qquad
+        \mathbf{k} \in \{0, \ldots, s - 1\}^3
+
+    as in :func:`torch.nn.functional.conv3d`. The offsets
+    :math:`\mathbf{k}` are numbered with the last one running fastest.
+
+    Args:
+        grid (tuple[int]): The numbers of voxels *(D, H, W)*.
+        kernel_size (int, optional): The stencil size :math:`s`, odd.
+            (default: :obj:`3`)
+        stride (int, optional): (default: :obj:`1`)
+        padding (int, optional): (default: :obj:`kernel_size // 2`)
+        spacing (float or tuple[float], optional): The distance of voxels
+            along *(z, y, x)*. (default: :obj:`1.0`)
+
+    Raises:
+        ValueError: If the stencil is even or larger than the grid, or
+            another size does not fit.
+    """
+    grid: tuple[int, int, int]
+    kernel_size: int = 3
+    stride: int = 1
+    padding: int | None = None
+    spacing: float | tuple[float, float, float] = 1.
+
+    def __post_init__(self):
+        grid = tuple(int(n) for n in self.grid)
+        if len(grid) != 3 or min(grid) < 1:
+            raise ValueError(f"Expected 'grid' to be three positive numbers "
+                             f"of voxels, (D, H, W) (got {self.grid})")
+        size, stride, padding, spacing = check_stencil(
+            self.kernel_size, self.stride, self.padding, self.spacing)
+        check_fits(size, grid)
+        for name, value in (('grid', grid), ('padding', padding),
+                            ('spacing', spacing)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_offsets(self) -> int:
+        """The number of offsets, of :math:`s^3`."""
+        return self.kernel_size**3
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The grid with its padding."""
+        return tuple(n + 2 * self.padding for n in self.grid)
+
+    @property
+    def out_grid(self) -> tuple[int, ...]:
+        """The grid of the output."""
+        return tuple((n - self.kernel_size) // self.stride + 1
+                     for n in self.padded)
+
+    @property
+    def shift(self) -> int:
+        """The voxel at the centre of the stencil of the first output."""
+        return self.kernel_size // 2 - self.padding
+
+    @property
+    def keeps_sites(self) -> bool:
+        """Whether the output lies on the same voxels."""
+        return self.stride == 1 and self.shift == 0
+
+    def offsets(self) -> Tensor:
+        r"""All :math:`\mathbf{k}`, :math:`[s^3, 3]`."""
+        return torch.tensor(list(product(range(self.kernel_size), repeat=3)))
+
+
+def check_stencil(kernel_size, stride, padding, spacing) -> tuple:
+    """The four with defaults filled in; raises an error unless they fit."""
+    if not _is_int(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"Expected 'kernel_size' to be odd (got "
+                         f"{kernel_size}). An even stencil has no voxel at "
+                         f"its centre; take one more or one less")
+    if not _is_int(stride) or stride < 1:
+        raise ValueError(f"Expected 'stride' to be a positive integer (got "
+                         f"{stride})")
+    padding = kernel_size // 2 if padding is None else padding
+    if not _is_int(padding) or padding < 0:
+        raise ValueError(f"Expected 'padding' to be an integer >= 0, or None "
+                         f"for half of the stencil (got {padding})")
+    number = isinstance(spacing, (int, float))
+    steps = tuple(float(a) for a in (3 * (spacing, ) if number else spacing))
+    if len(steps) != 3 or not all(0 < a < float('inf') for a in steps):
+        raise ValueError(f"Expected 'spacing' to be a positive number, or "
+                         f"three of them along (z, y, x) (got {spacing})")
+    return kernel_size, stride, padding, steps
+
+
+def check_fits(kernel_size: int, grid: Sequence[int]) -> None:
+    """Raises a ValueError if the stencil is larger than the grid."""
+    if kernel_size > min(grid):
+        raise ValueError(f"Expected a 'kernel_size' of at most the size of "
+                         f"the grid, {tuple(grid)} (got {kernel_size}). Pad "
+                         f"the voxels with zeros or take a smaller stencil")
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class LatticeData(Data):
+    r"""A graph whose nodes are voxels of a grid.
+
+    Attributes:
+        x (Tensor): Features, :math:`[N, C]`.
+        pos (Tensor): Positions *(x, y, z)*, :math:`[N, 3]`.
+        coord (Tensor): Voxel numbers *(z, y, x)*, :math:`[N, 3]`.
+        coord_dst, pos_dst, batch_dst (Tensor): Those of the output, where
+            it does not lie on the same voxels (strides), :math:`[M, 3]`.
+        edge_index (Tensor): From voxels to voxels of the output,
+            :math:`[2, E]`, ordered by :obj:`edge_offset`; missing if there
+            would be too many.
+        edge_offset (Tensor): The number of the offset :math:`\mathbf{k}` of
+            each edge, :math:`[E]`.
+        stencil (Stencil): The stencil, one for each graph of a batch.
+        origin (Tensor): The position of the first voxel, :math:`[1, 3]`.
+    """
+    def __inc__(self, key, value, *args, **kwargs):
+        if key == 'edge_index':
+            return torch.tensor([[len(self.coord)], [self.num_targets]])
+        if key == 'batch_dst':
+            return 1
+        return super().__inc__(key, value, *args, **kwargs)
+
+    @property
+    def geometry(self) -> Stencil:
+        """The stencil that all graphs of a batch share.
+
+        Raises:
+            ValueError: If their grids or stencils differ.
+        """
+        if isinstance(self.stencil, Stencil):
+            return self.stencil
+        first = self.stencil[0]
+        for other in self.stencil:
+            if other != first:
+                raise ValueError(
+                    f'Expected the lattices of a batch to have one grid and '
+                    f'one stencil (got {first} and {other}). Pad the voxels '
+                    f'to one size')
+        return first
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The numbers of voxels *(D, H, W)*."""
+        return self.geometry.grid
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether this is a batch of lattices, be it of one."""
+        return not isinstance(self.stencil, Stencil)
+
+    @property
+    def size(self) -> int:
+        """The number of lattices."""
+        return len(self.stencil) if self.is_batch else 1
+
+    @property
+    def num_targets(self) -> int:
+        """The number of nodes of the output."""
+        return len(self.targets[0])
+
+    @property
+    def sources(self) -> tuple[Tensor, Tensor]:
+        """Coordinates, and the lattice that each belongs to."""
+        batch = self.get('batch')
+        return self.coord, (self.coord.new_zeros(len(self.coord))
+                            if batch is None else batch)
+
+    @property
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """The same of the output."""
+        if 'coord_dst' in self:
+            return self.coord_dst, self.batch_dst
+        return self.sources
+
+    @property
+    def occupancy(self) -> float:
+        """Which part of all voxels the lattice has."""
+        d, h, w = self.grid
+        return len(self.coord) / max(1, d * h * w * self.size)
+
+    def runs(self) -> Iterator[Run]:
+        """All edges in the order of their offsets, listed ones or found on
+        the way.
+        """
+        if 'edge_index' in self:
+            return _listed(self.edge_index, self.edge_offset,
+                           self.geometry.num_offsets)
+        return _found(self.geometry, self.sources, self.targets, self.size)
+
+    def scatter(self, x: Tensor, targets: bool = False) -> Tensor:
+        r"""Features of the nodes (or of the output's) as voxels, zero where
+        there is no node.
+
+        Shapes:
+            - **x:** :math:`[N, C]`, **output:** :math:`[B, C, D, H, W]`
+        """
+        site, shape = self._sites(targets)
+        if x.dim() != 2 or len(x) != len(site):
+            raise ValueError(f"Expected 'x' of shape [{len(site)}, C], one "
+                             f"row for each voxel (got {list(x.shape)})")
+        size = self.size * shape[0] * shape[1] * shape[2]
+        flat = x.new_zeros(size, x.shape[1]).index_copy(0, site, x)
+        return flat.view(self.size, *shape, -1).permute(0, 4, 1, 2, 3)
+
+    def gather(self, voxels: Tensor, targets: bool = False) -> Tensor:
+        r"""Features of the nodes (or of the output's) from voxels.
+
+        Shapes:
+            - **voxels:** :math:`[B, C, D, H, W]`, **output:**
+              :math:`[N, C]`
+        """
+        site, _ = self._sites(targets)
+        flat = voxels.permute(0, 2, 3, 4, 1).reshape(-1, voxels.shape[1])
+        return flat.index_select(0, site)
+
+    def _sites(self, targets: bool):
+        stencil = self.geometry
+        shape = stencil.out_grid if targets else stencil.grid
+        return _number(*(self.targets if targets else self.sources),
+                       shape), shape
+
+    def next(self, kernel_size: int = 3, *, stride: int = 1,
+             padding: int | None = None, dilate: bool = False,
+             list_edges: bool | None = None) -> LatticeData:
+        r"""The lattice on which the output lies, with a stencil of its own.
+
+        Args:
+            kernel_size, stride, padding, dilate, list_edges: See
+                :func:`lattice_graph`.
+        """
+        old = self.geometry
+        stencil = Stencil(old.out_grid, kernel_size, stride, padding,
+                          tuple(a * old.stride for a in old.spacing))
+        origin = self.origin[:1]
+        origin = origin + old.shift * origin.new_tensor(old.spacing[::-1])
+        out = _build(*self.targets, stencil, self.size, origin, dilate,
+                     list_edges)
+        if self.is_batch:
+            out.batch, out.stencil = self.targets[1], self.size * [stencil]
+            out.origin = out.origin.expand(self.size, 3)
+        return out
+
+
+# Edges #######################################################################
+
+
+def _number(coord: Tensor, batch: Tensor, shape: Sequence[int]) -> Tensor:
+    """The place of voxels in a batch of grids."""
+    z, y, x = coord.unbind(-1)
+    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
+
+
+def _voxel(number: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The voxel at a place, and its lattice: undoes :func:`_number`."""
+    parts = []
+    for n in reversed(shape):
+        parts.append(number % n)
+        number = number // n
+    return torch.stack(parts[::-1], dim=-1), number
+
+
+def _listed(edge_index: Tensor, edge_offset: Tensor,
+            num_offsets: int) -> Iterator[Run]:
+    """Listed edges. Those of a batch are in order graph by graph."""
+    src, dst = edge_index
+    if bool((edge_offset[1:] < edge_offset[:-1]).any()):
+        # Offsets are few: narrow integers sort several times faster.
+        order = torch.argsort(edge_offset.to(torch.int16), stable=True)
+        src, dst = src[order], dst[order]
+    sizes = torch.bincount(edge_offset, minlength=num_offsets).tolist()
+    first, start = 0, 0
+    while first < num_offsets:
+        last, count = first + 1, sizes[first]
+        while last < num_offsets and count + sizes[last] <= _AT_ONCE:
+            count += sizes[last]
+            last += 1
+        end = start + count
+        yield first, sizes[first:last], src[start:end], dst[start:end]
+        first, start = last, end
+
+
+def _found(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
+    """Edges from voxel numbers in the padded grid, which no offset leaves."""
+    shape, device = stencil.padded, sources[0].device
+    key = _number(sources[0] + stencil.padding, sources[1], shape)
+    base = _number(targets[0] * stencil.stride, targets[1], shape)
+    shift = _number(stencil.offsets().to(device), 0, shape)
+    look_up = _table(key, size * shape[0] * shape[1] * shape[2])
+    step = max(1, _AT_ONCE // max(1, len(base)))
+    for first in range(0, len(shift), step):
+        wanted = base + shift[first:first + step, None]
+        src = look_up(wanted.flatten())
+        found = src >= 0
+        sizes = found.view_as(wanted).sum(1).tolist()
+        found = found.nonzero().flatten()
+        yield (first, sizes, src.index_select(0, found).long(),
+               found % max(1, len(base)))
+
+
+def _table(key: Tensor, size: int):
+    """A function from voxel numbers to nodes, -1 where there is none."""
+    if size <= MAX_TABLE or not len(key):
+        table = torch.full((size, ), -1, dtype=torch.int32, device=key.device)
+        table[key] = torch.arange(len(key), dtype=torch.int32,
+                                  device=key.device)
+        return lambda wanted: table.index_select(0, wanted)
+    key, order = key.sort()
+
+    def search(wanted: Tensor) -> Tensor:
+        place = torch.searchsorted(key, wanted).clamp_(max=len(key) - 1)
+        return order[place].where(key[place] == wanted, -1)
+
+    return search
+
+
+def _outputs(coord: Tensor, batch: Tensor, stencil: Stencil,
+             dilate: bool) -> tuple[Tensor, Tensor]:
+    """The voxels of the output, in order."""
+    shape, found = stencil.out_grid, batch.new_empty(0)
+    if dilate:
+        offsets = stencil.offsets().to(coord.device) - stencil.padding
+    else:  # all of the block of an output, from its centre on
+        offsets = torch.tensor(list(product(range(stencil.stride), repeat=3)),
+                               device=coord.device) + stencil.shift
+    limit = torch.tensor(shape, device=coord.device)
+    for offset in offsets:
+        place = coord - offset
+        out = place.div(stencil.stride, rounding_mode='floor')
+        inside = ((out * stencil.stride == place) & (out >= 0)
+                  & (out < limit)).all(-1)
+        new = _number(out[inside], batch[inside], shape)
+        found = torch.cat([found, new]).unique()
+    return _voxel(found, shape)
+
+
+def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
+           origin: Tensor, dilate: bool, list_edges: bool | None,
+           x: Tensor | None = None) -> LatticeData:
+    def positions(place):
+        return origin + place * origin.new_tensor(stencil.spacing[::-1])
+
+    data = LatticeData(x=x, pos=positions(coord.flip(-1)), coord=coord,
+                       stencil=stencil, origin=origin)
+    targets = (coord, batch)
+    if not stencil.keeps_sites or dilate:
+        targets = _outputs(coord, batch, stencil, dilate)
+        data.coord_dst, data.batch_dst = targets
+        data.pos_dst = positions(
+            (targets[0] * stencil.stride + stencil.shift).flip(-1))
+    if list_edges is None:
+        most = len(targets[0]) * stencil.num_offsets
+        list_edges = most <= MAX_LISTED_EDGES
+    if list_edges:
+        runs = list(_found(stencil, (coord, batch), targets, size))
+        counts = torch.tensor([n for _, many, _, _ in runs for n in many],
+                              device=coord.device)
+        data.edge_index = torch.stack([torch.cat([run[2] for run in runs]),
+                                       torch.cat([run[3] for run in runs])])
+        data.edge_offset = torch.arange(
+            len(counts), device=coord.device).repeat_interleave(counts)
+    return data
+
+
+# Functions ###################################################################
+
+
+def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
+                  *, kernel_size: int = 3, stride: int = 1,
+                  padding: int | None = None, spacing=1.,
+                  dilate: bool = False,
+                  list_edges: bool | None = None) -> LatticeData:
+    r"""The graph of voxels given by their coordinates.
+
+    Args:
+        coord (Tensor): Voxel numbers *(z, y, x)*, each voxel once.
+        grid (tuple[int]): The numbers of voxels *(D, H, W)*.
+        x (Tensor, optional): Features. (default: :obj:`None`)
+        kernel_size (int, optional): The stencil size, odd.
+            (default: :obj:`3`)
+        stride (int, optional): (default: :obj:`1`)
+        padding (int, optional): (default: :obj:`kernel_size // 2`)
+        spacing (float or tuple[float], optional): The distance of voxels
+            along *(z, y, x)*. (default: :obj:`1.0`)
+        dilate (bool, optional): If set to :obj:`True`, the output has all
+            voxels whose stencil contains a node, as the non-zero output of
+            a dense convolution; otherwise those that have a node among the
+            :obj:`stride` ** 3 voxels from the centre of the stencil on, so
+            that it stays as sparse as the input. (default: :obj:`False`)
+        list_edges (bool, optional): Whether to list the edges; by default
+            where there are less than a million. Convolutions find them
+            otherwise, one offset after the other. (default: :obj:`None`)
+
+    Shapes:
+        - **coord:** :math:`[N, 3]`, **x:** :math:`[N, C]`
+
+    Raises:
+        ValueError: If coordinates are off the grid, not whole, or occur
+            twice, features are not finite, or the stencil does not fit.
+    """
+    stencil = Stencil(tuple(grid), kernel_size, stride, padding, spacing)
+    coord = _check_coord(coord, stencil.grid)
+    if x is not None:
+        if x.dim() != 2 or len(x) != len(coord):
+            raise ValueError(f"Expected 'x' of shape [{len(coord)}, C], one "
+                             f"row for each voxel (got {list(x.shape)})")
+        bad = (~x.isfinite()).any(-1).nonzero()
+        if len(bad):
+            raise ValueError(
+                f"Expected finite voxels (got {x[bad[0, 0]].tolist()} at "
+                f"voxel {coord[bad[0, 0]].tolist()}). Leave such voxels out "
+                f"by a mask, or replace them with 'torch.nan_to_num'")
+    origin = torch.zeros(1, 3, device=coord.device)
+    return _build(coord, coord.new_zeros(len(coord)), stencil, 1, origin,
+                  dilate, list_edges, x)
+
+
+def _check_coord(coord: Tensor, grid) -> Tensor:
+    if coord.dim() != 2 or coord.shape[1] != 3:
+        raise ValueError(f"Expected 'coord' of shape [N, 3] (got "
+                         f"{list(coord.shape)})")
+    whole = coord.long()
+    limit = torch.tensor(grid, device=coord.device)
+    off = ((whole < 0) | (whole >= limit) | (whole != coord)).any(-1)
+    if bool(off.any()):
+        raise ValueError(
+            f"Expected voxel numbers 'coord' (z, y, x) on the grid {grid} "
+            f"(got {coord[off][0].tolist()}). Divide positions by the "
+            f"spacing, round, and shift them into the grid")
+    number = _number(whole, 0, grid).sort()[0]
+    again = number[1:][number[1:] == number[:-1]]
+    if len(again):
+        raise ValueError(
+            f"Expected every voxel once in 'coord' (got "
+            f"{_voxel(again[0], grid)[0].tolist()} more than once). Add or "
+            f"average their features first")
+    return whole
+
+
+def voxel_to_graph(voxels: Tensor, kernel_size: int = 3, *,
+                   mask: Tensor | None = None, **kwargs) -> LatticeData:
+    r"""The graph of a voxel tensor.
+
+    Args:
+        voxels (Tensor): The voxels; the last three axes are *(z, y, x)*.
+        kernel_size (int, optional): The stencil size, odd.
+            (default: :obj:`3`)
+        mask (Tensor, optional): Which voxels become nodes.
+            (default: all)
+        **kwargs (optional): :obj:`stride`, :obj:`padding`, :obj:`spacing`,
+            :obj:`dilate` and :obj:`list_edges` of :func:`lattice_graph`.
+
+    Shapes:
+        - **voxels:** :math:`[C, D, H, W]`, **mask:** :math:`[D, H, W]` bool
+
+    Raises:
+        ValueError: If shapes do not fit or voxels are not finite.
+    """
+    if voxels.dim() != 4:
+        raise ValueError(f"Expected 'voxels' of shape [C, D, H, W] (got "
+                         f"{list(voxels.shape)}). Batches are made of the "
+                         f"graphs, by PyG's Batch or DataLoader")
+    if mask is None:
+        mask = torch.ones(voxels.shape[1:], dtype=torch.bool,
+                          device=voxels.device)
+    if mask.shape != voxels.shape[1:] or mask.dtype != torch.bool:
+        raise ValueError(f"Expected 'mask' of shape {list(voxels.shape[1:])} "
+                         f"and dtype bool (got {list(mask.shape)} and "
+                         f"{mask.dtype})")
+    return lattice_graph(mask.nonzero(), voxels.shape[1:], voxels[:, mask].T,
+                         kernel_size=kernel_size, **kwargs)
+
+
+def graph_to_voxel(data: LatticeData, x: Tensor | None = None,
+                   targets: bool = False) -> Tensor:
+    r"""The voxel tensor of a graph, zero where there is no node.
+
+    Args:
+        data (LatticeData): The graph, or a batch of them.
+        x (Tensor, optional): Features of its nodes. (default:
+            :obj:`data.x`)
+        targets (bool, optional): Whether they belong to the nodes of the
+            output. (default: :obj:`False`)
+
+    Shapes:
+        - **output:** :math:`[C, D, H, W]`, or :math:`[B, C, D, H, W]` for a
+          batch
+    """
+    out = data.scatter(data.x if x is None else x, targets).contiguous()
+    return out if data.is_batch else out[0]
+
+
+# Transforms ##################################################################
+
+
+@functional_transform('voxel_to_graph')
+class VoxelToGraph(BaseTransform):
+    r"""Turns voxels into a graph of voxels (functional name:
+    :obj:`voxel_to_graph`).
+
+    Takes :obj:`data.voxels` :math:`[C, D, H, W]` and, if there,
+    :obj:`data.mask` :math:`[D, H, W]` of the voxels to keep; or
+    :obj:`data.coord` :math:`[N, 3]`, :obj:`data.x` and :obj:`data.grid`.
+    Returns a :class:`LatticeData` with all other attributes. Batches by
+    PyG's :class:`~torch_geometric.data.Batch` and loaders.
+
+    Args:
+        kernel_size (int, optional): The stencil size, odd.
+            (default: :obj:`3`)
+        occupied (bool, optional): If set to :obj:`True`, voxels that are
+            zero in all channels are no nodes, where there is no mask.
+            (default: :obj:`False`)
+        **kwargs (optional): :obj:`stride`, :obj:`padding`, :obj:`spacing`,
+            :obj:`dilate` and :obj:`list_edges` of :func:`lattice_graph`.
+    """
+    def __init__(self, kernel_size: int = 3, *, occupied: bool = False,
+                 **kwargs):
+        self.kernel_size, self.occupied = kernel_size, occupied
+        self.kwargs = kwargs
+        Stencil(3 * (kernel_size, ), kernel_size,  # fails here, not later
+                **{k: v for k, v in kwargs.items()
+                   if k not in ('dilate', 'list_edges')})
+
+    def forward(self, data: Data) -> LatticeData:
+        given = data.to_dict()
+        if 'voxels' in given:
+            voxels, mask = given.pop('voxels'), given.pop('mask', None)
+            if mask is None and self.occupied:
+                mask = (voxels != 0).any(0)
+            out = voxel_to_graph(voxels, self.kernel_size, mask=mask,
+                                 **self.kwargs)
+        elif 'coord' in given and 'grid' in given:
+            grid = torch.as_tensor(given.pop('grid')).flatten().tolist()
+            out = lattice_graph(given.pop('coord'), grid,
+                                given.pop('x', None),
+                                kernel_size=self.kernel_size, **self.kwargs)
+        else:
+            raise ValueError(f"Expected 'voxels', or 'coord' and 'grid', in "
+                             f"the data (got {sorted(given)})")
+        for key, value in given.items():
+            if key not in out:
+                out[key] = value
+        return out
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(kernel_size={self.kernel_size})'
+
+
+@functional_transform('graph_to_voxel')
+class GraphToVoxel(BaseTransform):
+    r"""Turns a graph of voxels back into :obj:`data.voxels`, zero where
+    there was no node, and :obj:`data.mask` (functional name:
+    :obj:`graph_to_voxel`). Undoes :class:`VoxelToGraph` exactly, but for the
+    values of voxels outside a mask. All other attributes stay.
+    """
+    _graph = ('x', 'pos', 'coord', 'coord_dst', 'pos_dst', 'batch_dst',
+              'edge_index', 'edge_offset', 'stencil', 'origin', 'batch',
+              'ptr')
+
+    def forward(self, data: LatticeData) -> Data:
+        if not isinstance(data, LatticeData):
+            raise TypeError(f'Expected a LatticeData, as VoxelToGraph '
+                            f'returns (got {type(data).__name__})')
+        ones = data.coord.new_ones(len(data.coord), 1).bool()
+        return Data(voxels=graph_to_voxel(data),
+                    mask=graph_to_voxel(data, ones).squeeze(-4),
+                    **{key: value for key, value in data.to_dict().items()
+                       if key not in self._graph})

@@ -1,0 +1,379 @@
+r"""Neighbours of points: the functions of PyG, with a choice of engines.
+
+.. code-block:: python
+
+    from pyg_steerable.graph import knn_graph, radius_graph
+
+    edge_index = knn_graph(pos, k=16, batch=batch)
+    edge_index, offset = radius_graph(pos, r=5.0, batch=batch, cell=cell)
+
+They take the arguments of :mod:`torch_geometric.nn.pool` in the same order
+and return the same edges, with these differences:
+
+* **Order.** Edges are grouped by target (the element that neighbours are
+  searched for), the nearest first.
+* **Ties.** Distances are compared in float64. Where two are equal within the
+  rounding of a rotation, :math:`8 \epsilon (|\mathbf{p}_i| + d)` in the
+  precision of the input, the node of smaller index comes first, and a radius
+  includes points on its sphere. So a rotated cloud, even a lattice, has the
+  same graph; a renumbered one may break its ties differently. Nodes at the
+  same distance in a chain of such steps count as one tie.
+* **Batches** need not be sorted.
+* **Caps.** There is none unless :obj:`max_num_neighbors` is given. One that
+  binds keeps the nearest neighbours, and warns. So does a :obj:`k` larger
+  than a cloud, whose nodes get all neighbours there are.
+* **Periodic boundaries.** With :obj:`cell`, images of a point count as
+  neighbours, those of the point itself too, and the cells that they lie in
+  are returned: the neighbour j of i is at :obj:`pos[j] + offset @ cell`.
+* **Engines**: :obj:`'scipy'` (k-d trees; on the CPU the first choice),
+  :obj:`'pyg_lib'`, :obj:`'torch_cluster'` (first choices on a GPU, as far as
+  they are installed), and :obj:`'torch'` (brute force on any device: memory
+  linear in the points, time quadratic). All give the same graph.
+
+Indices have no gradients: positions are detached.
+"""
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .clouds import Clouds, read_clouds
+from .engines import choose_engine
+from .periodic import Cells, PeriodicSearch
+from .search import Search
+
+#: The frame of the user's call, seen from :func:`_warn`.
+_STACK_LEVEL = 4
+
+
+def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
+        batch_y: Tensor | None = None, cosine: bool = False,
+        num_workers: int | None = None, batch_size: int | None = None, *,
+        cell: Tensor | None = None, pbc: bool | Sequence[bool] = True,
+        engine: str = 'auto') -> Tensor | tuple[Tensor, Tensor]:
+    r"""The :obj:`k` nearest points of :obj:`x` for each element of
+    :obj:`y`, or all points of its cloud if they are fewer, which warns.
+
+    Args:
+        x (torch.Tensor): Positions, float32 or float64.
+        y (torch.Tensor): Positions, as wide.
+        k (int): The number of neighbours.
+        batch_x (torch.Tensor, optional): The cloud of each point of
+            :obj:`x`, in any order. (default: :obj:`None`)
+        batch_y (torch.Tensor, optional): The cloud of each element of
+            :obj:`y`. (default: :obj:`None`)
+        cosine (bool, optional): Compare directions instead of positions.
+            (default: :obj:`False`)
+        num_workers (int, optional): Threads of an engine that has its own.
+            (default: as many as torch uses)
+        batch_size (int, optional): The number of clouds. (default: one more
+            than the largest entry of the batches)
+        cell (torch.Tensor, optional): Lattice vectors as rows, one cell
+            :math:`[3, 3]` or one for each cloud :math:`[B, 3, 3]`.
+            (default: :obj:`None`)
+        pbc (bool or list, optional): The axes along which cells repeat:
+            one value, three, or :math:`[B, 3]`. (default: :obj:`True`)
+        engine (str, optional): (default: :obj:`'auto'`)
+
+    Shapes:
+        - **x:** :math:`[N, D]`, **y:** :math:`[M, D]`
+        - **output:** :math:`[2, E]`, indices of :obj:`y`, then of
+          :obj:`x`; with a cell also the offsets of the images,
+          :math:`[E, 3]`
+
+    Raises:
+        ValueError: If a number, a shape or a batch does not fit, a position
+            is not finite, or a cell has no volume.
+        ImportError: If an engine is named that is not installed.
+    """
+    return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
+                      cell, pbc, k=_count('k', k), cosine=cosine)
+
+
+def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
+              loop: bool = False, flow: str = 'source_to_target',
+              cosine: bool = False, num_workers: int | None = None,
+              batch_size: int | None = None, *, cell: Tensor | None = None,
+              pbc: bool | Sequence[bool] = True, engine: str = 'auto'
+              ) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Edges from the :obj:`k` nearest points to each point.
+
+    Args:
+        x (torch.Tensor): Positions, float32 or float64.
+        k (int): The number of neighbours.
+        batch (torch.Tensor, optional): The cloud of each point, in any
+            order. (default: :obj:`None`)
+        loop (bool, optional): Whether a point is its own neighbour. Its
+            periodic images always are. (default: :obj:`False`)
+        flow (str, optional): :obj:`'target_to_source'` swaps the rows of
+            the output. (default: :obj:`'source_to_target'`)
+        cosine, num_workers, batch_size, cell, pbc, engine: As in
+            :func:`knn`.
+
+    Shapes:
+        - **x:** :math:`[N, D]`
+        - **output:** :math:`[2, E]`, neighbours, then the points they belong
+          to; with a cell also the offsets of the neighbours, :math:`[E, 3]`
+
+    Raises:
+        ValueError: As in :func:`knn`.
+    """
+    return _flow(flow, _neighbors(
+        x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
+        k=_count('k', k), cosine=cosine, loop=loop))
+
+
+def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
+           batch_y: Tensor | None = None,
+           max_num_neighbors: int | None = None,
+           num_workers: int | None = None, batch_size: int | None = None, *,
+           cell: Tensor | None = None, pbc: bool | Sequence[bool] = True,
+           engine: str = 'auto') -> Tensor | tuple[Tensor, Tensor]:
+    r"""The points of :obj:`x` within distance :obj:`r` of each element of
+    :obj:`y`, the sphere included.
+
+    Args:
+        x (torch.Tensor): Positions, float32 or float64.
+        y (torch.Tensor): Positions, as wide.
+        r (float): The radius.
+        max_num_neighbors (int, optional): Keep only so many, the nearest,
+            and warn if there are more. (default: :obj:`None`, all)
+        batch_x, batch_y, num_workers, batch_size, cell, pbc, engine: As in
+            :func:`knn`.
+
+    Shapes:
+        - **x:** :math:`[N, D]`, **y:** :math:`[M, D]`
+        - **output:** :math:`[2, E]`, indices of :obj:`y`, then of
+          :obj:`x`; with a cell also the offsets of the images,
+          :math:`[E, 3]`
+
+    Raises:
+        ValueError: If the radius is not a positive number, and as in
+            :func:`knn`.
+    """
+    return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
+                      cell, pbc, r=_length('r', r), cap=max_num_neighbors)
+
+
+def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
+                 loop: bool = False, max_num_neighbors: int | None = None,
+                 flow: str = 'source_to_target',
+                 num_workers: int | None = None,
+                 batch_size: int | None = None, *,
+                 cell: Tensor | None = None,
+                 pbc: bool | Sequence[bool] = True, engine: str = 'auto'
+                 ) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Edges to each point from all points within distance :obj:`r`, the
+    sphere included.
+
+    Args:
+        x (torch.Tensor): Positions, float32 or float64.
+        r (float): The radius.
+        batch, loop, flow: As in :func:`knn_graph`.
+        max_num_neighbors: As in :func:`radius`.
+        num_workers, batch_size, cell, pbc, engine: As in :func:`knn`.
+
+    Shapes:
+        - **x:** :math:`[N, D]`
+        - **output:** :math:`[2, E]`, neighbours, then the points they belong
+          to; with a cell also the offsets of the neighbours, :math:`[E, 3]`
+
+    Raises:
+        ValueError: As in :func:`radius`.
+    """
+    return _flow(flow, _neighbors(
+        x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
+        r=_length('r', r), cap=max_num_neighbors, loop=loop))
+
+
+def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
+            batch_y: Tensor | None = None, *,
+            engine: str = 'auto') -> Tensor:
+    r"""The nearest element of :obj:`y` for each point of :obj:`x`, which so
+    divides :obj:`x` into clusters. Of equally near ones it is the first.
+
+    Args:
+        x (torch.Tensor): Positions, float32 or float64.
+        y (torch.Tensor): Positions, as wide.
+        batch_x, batch_y, engine: As in :func:`knn`.
+
+    Shapes:
+        - **x:** :math:`[N, D]`, **y:** :math:`[M, D]`
+        - **output:** :math:`[N]`, indices of :obj:`y`
+
+    Raises:
+        ValueError: If a cloud with points in :obj:`x` has none in
+            :obj:`y`, and as in :func:`knn`.
+    """
+    row, col = _neighbors(y, x, batch_y, batch_x, None, None, engine, k=1,
+                          names=('y', 'x'))
+    if len(row) < len(x):
+        raise ValueError("Expected a point in 'y' for each cloud that has "
+                         "points in 'x' (got a cloud without). Drop its "
+                         "points from 'x'")
+    return col
+
+
+def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
+               cell=None, pbc=True, *, k=None, r=None, cap=None,
+               cosine=False, loop=False, names=('x', 'y')):
+    """The pairs (y, x), and their offsets if there is a cell; with y = None
+    the pairs (x, x).
+    """
+    same = y is None
+    if num_workers is None:
+        num_workers = torch.get_num_threads()
+    if cap is not None:
+        cap = _count('max_num_neighbors', cap)
+    if batch_size is None and isinstance(cell, Tensor) and cell.dim() == 3:
+        batch_size = len(cell)
+    (source, source_order), (target, target_order), eps = _read_pair(
+        x, y, batch_x, batch_y, batch_size, names)
+    if cosine:
+        if cell is not None:
+            raise ValueError("Expected no 'cell' with 'cosine' (got both): "
+                             "directions do not repeat")
+        source = _directions(names[0], source)
+        target = source if same else _directions(names[1], target)
+
+    scale = target.pos.double().norm(dim=1)
+    options = {
+        'eps': eps,
+        'workers': _count('num_workers', num_workers),
+        'engine': choose_engine(engine, source.pos.device,
+                                source.pos.shape[1]),
+    }
+    if cell is None:
+        skip = None
+        if same and not loop:
+            skip = torch.arange(len(source), device=source.pos.device)
+        search = Search(source, target, scale, skip=skip, **options)
+    else:
+        cells = _read_cells(cell, pbc, source.size, source.pos)
+        # Of an image, the point and the offset are rounded too.
+        size = source.pos.double().norm(dim=1)
+        size = torch.zeros_like(cells.extent).scatter_reduce(
+            0, source.batch, size, 'amax')
+        scale = scale + (size + cells.extent)[target.batch]
+        search = PeriodicSearch(cells, source, target, same and not loop,
+                                scale=scale, **options)
+    if r is None:
+        edges = search.nearest(k)
+    else:
+        edges, capped = search.within(r, cap)
+        if capped:
+            _warn(f"Some nodes have more than max_num_neighbors={cap} "
+                  f"neighbors: only the nearest are kept. Points j and i may "
+                  f"then be connected one way only")
+    edges, offset = edges if cell is not None else (edges, None)
+    if r is None and len(edges.row) < k * len(target):
+        _warn(f"Some clouds have fewer than k={k} neighbors to offer: their "
+              f"nodes get all that there are")
+    row, col = edges.row, edges.col
+    if source_order is not None:
+        col = source_order[col]
+    if target_order is not None:
+        row, order = target_order[row].sort(stable=True)
+        col = col[order]
+        offset = None if offset is None else offset[order]
+    edge_index = torch.stack([row, col])
+    return edge_index if offset is None else (edge_index, offset)
+
+
+def _read_pair(x, y, batch_x, batch_y, size, names):
+    """Sources and targets with their orders, and the epsilon of the input."""
+    if size is not None:
+        size = _count('batch_size', size)
+    if y is None:
+        source = read_clouds(names[0], 'batch', x, batch_x, size)
+        return source, source, torch.finfo(source[0].pos.dtype).eps
+    if (batch_x is None) != (batch_y is None):
+        raise ValueError("Expected both 'batch_x' and 'batch_y', or neither "
+                         "(got one)")
+    pair = [read_clouds(n, f'batch_{n}', p, batch, size)
+            for n, p, batch in zip(names, (x, y), (batch_x, batch_y))]
+    (s, _), (t, _) = pair
+    if s.pos.shape[1] != t.pos.shape[1]:
+        raise ValueError(f"Expected '{names[0]}' and '{names[1]}' of the same "
+                         f"width (got {s.pos.shape[1]} and "
+                         f"{t.pos.shape[1]})")
+    if s.pos.device != t.pos.device:
+        raise ValueError(f"Expected '{names[0]}' and '{names[1]}' on the same "
+                         f"device (got {s.pos.device} and {t.pos.device})")
+    eps = max(torch.finfo(c.pos.dtype).eps for c in (s, t))
+    dtype = torch.promote_types(s.pos.dtype, t.pos.dtype)
+    size = max(s.size, t.size)
+    return *((Clouds(c.pos.to(dtype), c.batch, size), order)
+             for c, order in pair), eps
+
+
+def _flow(flow: str, edges):
+    if flow not in ('source_to_target', 'target_to_source'):
+        raise ValueError(f"Expected 'flow' to be 'source_to_target' or "
+                         f"'target_to_source' (got {flow!r})")
+    if flow == 'target_to_source':
+        return edges
+    if isinstance(edges, tuple):
+        return edges[0].flip(0), edges[1]
+    return edges.flip(0)
+
+
+def _directions(name, clouds):
+    norm = clouds.pos.double().norm(dim=1, keepdim=True)
+    if bool((norm == 0).any()):
+        bad = int((norm == 0).nonzero()[0, 0])
+        raise ValueError(f"Expected '{name}' without zero vectors, which have "
+                         f"no direction, with 'cosine' (got one, number "
+                         f"{bad})")
+    return clouds.replace(clouds.pos / norm)
+
+
+def _read_cells(cell, pbc, size: int, pos: Tensor) -> Cells:
+    if pos.shape[1] != 3:
+        raise ValueError(f"Expected positions in 3 dimensions with 'cell' "
+                         f"(got {pos.shape[1]})")
+    cell = torch.as_tensor(cell, dtype=torch.float64, device=pos.device)
+    if cell.shape not in ((3, 3), (size, 3, 3)):
+        raise ValueError(f"Expected 'cell' of shape [3, 3] or, for {size} "
+                         f"clouds, [{size}, 3, 3] (got {list(cell.shape)})")
+    cell = cell.detach().expand(size, 3, 3)
+    volume, sides = cell.det().abs(), cell.norm(dim=2).prod(1)
+    # NaN fails too.
+    if not bool((volume > 1e-6 * sides).all()):
+        bad = int((~(volume > 1e-6 * sides)).nonzero()[0])
+        raise ValueError(f"Expected 'cell' to have a volume (got "
+                         f"{cell[bad].tolist()}). Along an axis that does "
+                         f"not repeat any vector will do")
+    pbc = torch.as_tensor(pbc, device=pos.device)
+    if pbc.dtype != torch.bool or pbc.shape not in ((), (3, ), (size, 3)):
+        raise ValueError(f"Expected 'pbc' to be a bool, or one for each axis "
+                         f"(got {pbc.tolist()})")
+    return Cells(cell, pbc.expand(size, 3))
+
+
+def _count(name: str, value) -> int:
+    if (isinstance(value, bool) or not hasattr(value, '__index__')
+            or int(value) < 1):
+        raise ValueError(f"Expected '{name}' to be a positive integer (got "
+                         f"{value!r})")
+    return int(value)
+
+
+def _length(name: str, value) -> float:
+    try:
+        length = float(value)
+    except (TypeError, ValueError):
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise ValueError(f"Expected '{name}' to be a positive number (got "
+                         f"{value!r})")
+    return length
+
+
+def _warn(message: str) -> None:
+    # Python shows a message once for each line of the user's that causes it.
+    warnings.warn(message, stacklevel=_STACK_LEVEL)

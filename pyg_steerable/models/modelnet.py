@@ -1,0 +1,249 @@
+"""Point-cloud networks after the implicit-kernels paper."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import global_mean_pool
+
+from ..fields import FieldType
+from ..groups import Group
+from ..kernels.basis import positive_int
+from ..layers import (
+    FieldBatchNorm,
+    InvariantReadout,
+    Linear,
+    NormGate,
+    QuotientELU,
+)
+from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+from ..nn.hierarchy import Level, hierarchy
+from ..nn.pool import interpolate
+
+KERNELS = ('implicit', 'harmonic')
+
+
+class _Encoder(torch.nn.Module):
+    """Convolutions from each resolution of a cloud to the next."""
+    def __init__(self, group, in_type, last_type, channels, max_degree,
+                 ratios, k, num_points, kernel, hidden, kernel_layers,
+                 activation, sampling):
+        super().__init__()
+        if kernel not in KERNELS:
+            raise ValueError(f"Expected 'kernel' to be one of {KERNELS} (got "
+                             f"{kernel!r})")
+        if not ratios or not all(0 < r <= 1 for r in ratios):
+            raise ValueError(f"Expected 'ratios' to be numbers in (0, 1], "
+                             f"one for each convolution (got {ratios})")
+        self.ratios, self.k = tuple(ratios), positive_int('k', k)
+        self.sampling = sampling
+        group = Group.wrap(group)
+        position = FieldType('1o', group)
+        self.extra = None if in_type is None else FieldType.wrap(in_type)
+        self.types = [position if in_type is None else position + self.extra]
+        hidden_type = FieldType.sphere(channels, max_degree, group)
+        self.types += (len(ratios) - 1) * [hidden_type]
+        self.types.append(hidden_type if last_type is None else last_type)
+        self.convs, self.norms, self.acts = (torch.nn.ModuleList()
+                                             for _ in range(3))
+        points = float(num_points)
+        for i, ratio in enumerate(ratios):
+            # k of so many points on a surface of area 4, in the unit ball.
+            reach = (4 * k / (torch.pi * points))**0.5
+            points *= ratio
+            options = dict(num_neighbors=k, aggr='mean')
+            if kernel == 'implicit':
+                conv = ImplicitSteerableConv(
+                    self.types[i], self.types[i + 1], hidden=hidden,
+                    max_degree=max(1, max_degree), num_layers=kernel_layers,
+                    radius=reach / 2, **options)
+            else:
+                conv = HarmonicSteerableConv(
+                    self.types[i], self.types[i + 1], radius=reach,
+                    **options)
+            self.convs.append(conv)
+            self.norms.append(FieldBatchNorm(self.types[i + 1]))
+            self.acts.append(activation(self.types[i + 1]))
+
+    def levels(self, pos, batch) -> list[Level]:
+        return hierarchy(pos, batch, self.ratios, self.k, self.sampling)
+
+    def forward(self, pos, batch, x, batch_size, levels) -> list[Tensor]:
+        """The fields at every resolution, the input's first."""
+        pos = pos.to(self.convs[0].lin.weight.dtype)
+        centre = global_mean_pool(pos, batch, batch_size)
+        field = pos - (centre if batch is None else centre[batch])
+        if (x is None) != (self.extra is None):
+            raise ValueError(f"Expected 'x' of type {self.extra} (got "
+                             f"{None if x is None else list(x.shape)})")
+        if x is not None:
+            self.extra.check(x, 'x')
+            field = torch.cat([field, x], dim=-1)
+        fields = [field]
+        for level, conv, norm, act in zip(levels, self.convs, self.norms,
+                                          self.acts):
+            here = level.pos.to(pos)
+            h = conv((field, field[level.index]), (pos, here),
+                     level.edge_index)
+            field, pos = act(norm(h)), here
+            fields.append(field)
+        return fields
+
+
+class ModelNetClassifier(torch.nn.Module):
+    r"""The classifier of point clouds of `"Implicit Neural Convolutional
+    Kernels for Steerable CNNs" <https://arxiv.org/abs/2212.06096>`_, section
+    5.2: convolutions to fewer and fewer points, whose input field is the
+    position (from the centre of the cloud); the last one gives invariants,
+    which are averaged and go through an MLP. Logits are invariant to the
+    group within the error of :obj:`activation`, and to translations.
+
+    The paper does not give sizes; those here are for 1,024 points.
+
+    .. code-block:: python
+
+        model = ModelNetClassifier(group='SO(2)xM')
+        logits = model(data.pos, data.batch)
+
+    Args:
+        num_classes (int, optional): (default: :obj:`40`)
+        in_type (FieldType, optional): The type of further input features,
+            e.g. :obj:`"1o"` for normals. (default: :obj:`None`)
+        group (Group or str, optional): (default: :obj:`"SO(2)xM"`)
+        channels (int, optional): Copies of :math:`0 \oplus \ldots \oplus L`
+            in each layer. (default: :obj:`16`)
+        max_degree (int, optional): :math:`L`. (default: :obj:`2`)
+        ratios (list[float], optional): The share of points that each
+            convolution keeps. (default: four halvings)
+        k (int, optional): The number of neighbours. (default: :obj:`15`)
+        num_points (int, optional): Typical points of a cloud in the unit
+            ball: sets the size of the kernels. (default: :obj:`1024`)
+        kernel (str, optional): :obj:`"implicit"` or :obj:`"harmonic"`.
+            (default: :obj:`"implicit"`)
+        hidden (int, optional): Channels of the kernel network.
+            (default: :obj:`8`)
+        kernel_layers (int, optional): Its linear layers.
+            (default: :obj:`2`)
+        invariants (int, optional): Of the last convolution.
+            (default: :obj:`128`)
+        mlp (int, optional): The width of the MLP. (default: :obj:`128`)
+        dropout (float, optional): In the MLP. (default: :obj:`0.3`)
+        activation (callable, optional): Builds an activation from a
+            :class:`FieldType`. :class:`~pyg_steerable.nn.NormGate` is exact
+            for every group. (default:
+            :class:`~pyg_steerable.nn.QuotientELU`, the paper's)
+        sampling (str, optional): How clouds are thinned out, see
+            :func:`~pyg_steerable.nn.hierarchy`. (default: :obj:`"random"`)
+
+    Shapes:
+        - **input:** positions :math:`(|\mathcal{V}|, 3)`, batch
+          :math:`(|\mathcal{V}|)`, features :math:`(|\mathcal{V}|, d)`
+          *(optional)*
+        - **output:** logits :math:`(|\mathcal{G}|, C)`
+    """
+    def __init__(self, num_classes: int = 40,
+                 in_type: FieldType | None = None, *,
+                 group: Group | str = 'SO(2)xM', channels: int = 16,
+                 max_degree: int = 2,
+                 ratios: Sequence[float] = (0.5, 0.5, 0.5, 0.5), k: int = 15,
+                 num_points: int = 1024, kernel: str = 'implicit',
+                 hidden: int = 8, kernel_layers: int = 2,
+                 invariants: int = 128, mlp: int = 128, dropout: float = 0.3,
+                 activation=QuotientELU, sampling: str = 'random'):
+        super().__init__()
+        last = FieldType([(invariants, '0e')], group)
+        self.encoder = _Encoder(group, in_type, last, channels, max_degree,
+                                ratios, k, num_points, kernel, hidden,
+                                kernel_layers, activation, sampling)
+        widths, layers = [invariants, mlp, mlp], []
+        for before, after in zip(widths, widths[1:]):
+            layers += [
+                torch.nn.Dropout(dropout),
+                torch.nn.Linear(before, after),
+                torch.nn.BatchNorm1d(after),
+                torch.nn.ELU(),
+            ]
+        self.head = torch.nn.Sequential(*layers,
+                                        torch.nn.Linear(mlp, num_classes))
+
+    def levels(self, pos: Tensor, batch: Tensor | None = None
+               ) -> list[Level]:
+        """The graphs for :meth:`forward`, which otherwise draws them."""
+        return self.encoder.levels(pos, batch)
+
+    def forward(self, pos: Tensor, batch: Tensor | None = None,
+                x: Tensor | None = None, batch_size: int | None = None,
+                levels: list[Level] | None = None) -> Tensor:
+        if levels is None:
+            levels = self.levels(pos, batch)
+        fields = self.encoder(pos, batch, x, batch_size, levels)
+        if batch is not None and batch_size is None:
+            batch_size = int(batch.max()) + 1 if len(batch) else 0
+        return self.head(
+            global_mean_pool(fields[-1], levels[-1].batch, batch_size))
+
+
+class ModelNetSegmenter(torch.nn.Module):
+    r"""The same convolutions as an encoder, and a decoder that interpolates
+    the fields to more and more points, each step mixed with the encoder's
+    fields there by an equivariant linear map: logits for each point,
+    invariant to the group within the error of :obj:`activation`.
+
+    Args:
+        num_classes (int): The number of classes.
+        in_type (FieldType, optional): The type of further input features.
+            (default: :obj:`None`)
+        group, channels, max_degree, ratios, k, num_points, kernel, hidden,
+            kernel_layers, mlp, dropout, activation, sampling: See
+            :class:`ModelNetClassifier`.
+
+    Shapes:
+        - **input:** as :class:`ModelNetClassifier`
+        - **output:** logits :math:`(|\mathcal{V}|, C)`
+    """
+    def __init__(self, num_classes: int = 40,
+                 in_type: FieldType | None = None, *,
+                 group: Group | str = 'SO(2)xM', channels: int = 16,
+                 max_degree: int = 2,
+                 ratios: Sequence[float] = (1., 0.5, 0.5), k: int = 15,
+                 num_points: int = 1024, kernel: str = 'implicit',
+                 hidden: int = 8, kernel_layers: int = 2, mlp: int = 64,
+                 dropout: float = 0.3, activation=NormGate,
+                 sampling: str = 'random'):
+        super().__init__()
+        self.encoder = _Encoder(group, in_type, None, channels, max_degree,
+                                ratios, k, num_points, kernel, hidden,
+                                kernel_layers, activation, sampling)
+        types = self.encoder.types
+        self.mixes = torch.nn.ModuleList()
+        for skip in types[-2::-1]:
+            self.mixes.append(torch.nn.Sequential(
+                Linear(types[-1] + skip, types[-1]),
+                FieldBatchNorm(types[-1]), activation(types[-1])))
+        self.head = torch.nn.Sequential(
+            InvariantReadout(types[-1], mlp), torch.nn.ELU(),
+            torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))
+
+    def levels(self, pos: Tensor, batch: Tensor | None = None
+               ) -> list[Level]:
+        """The graphs for :meth:`forward`, which otherwise draws them."""
+        return self.encoder.levels(pos, batch)
+
+    def forward(self, pos: Tensor, batch: Tensor | None = None,
+                x: Tensor | None = None, batch_size: int | None = None,
+                levels: list[Level] | None = None) -> Tensor:
+        if levels is None:
+            levels = self.levels(pos, batch)
+        fields = self.encoder(pos, batch, x, batch_size, levels)
+        h = fields.pop()
+        places = [(pos, batch)] + [(v.pos, v.batch) for v in levels]
+        while fields:
+            (coarse, coarse_batch), (fine, fine_batch) = places[-1], \
+                places[-2]
+            places.pop()
+            up = interpolate(h, coarse.to(h), fine.to(h), 3, coarse_batch,
+                             fine_batch)
+            mix = self.mixes[len(self.mixes) - len(fields)]
+            h = mix(torch.cat([up, fields.pop()], dim=-1))
+        return self.head(h)

@@ -1,0 +1,179 @@
+"""Smoothing, subsampling and pooling of voxels, as tensors or as graphs."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.utils import scatter
+
+from ..graph.lattice import LatticeData, check_stencil
+from ..layers.constants import ConstantModule
+from ..ops.lattice import lattice_conv
+
+
+class LatticeFilter(ConstantModule):
+    r"""A filter that is a product of three equal lines of weights, the same
+    for all channels,
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \sum_{\mathbf{k}} a_{k_z} a_{k_y} a_{k_x}
+        \mathbf{x}_{t i - p + \mathbf{k}}.
+
+    It commutes with everything that acts on the components of fields. On
+    graphs, voxels that are no nodes count as zero.
+
+    Args:
+        line (Tensor): The weights :math:`a`, symmetric, an odd number.
+        stride (int, optional): (default: :obj:`1`)
+        padding (int, optional): (default: half of the line)
+
+    Shapes:
+        - **input:** voxels :math:`(B, C, D, H, W)`, or node features
+          :math:`(|\mathcal{V_s}|, C)` and a
+          :class:`~pyg_steerable.graph.lattice.LatticeData` with the
+          filter's stencil
+        - **output:** voxels :math:`(B, C, D', H', W')`, or node features
+          :math:`(|\mathcal{V_t}|, C)`
+    """
+    def __init__(self, line: Tensor, stride: int = 1,
+                 padding: int | None = None):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding, _ = check_stencil(
+            len(line), stride, padding, 1.)
+        self.register_constant('line', line)
+
+    def forward(self, x: Tensor, lattice: LatticeData | None = None
+                ) -> Tensor:
+        if lattice is None:
+            return self._along_axes(x)
+        has = lattice.geometry
+        wanted = (self.kernel_size, self.stride, self.padding)
+        if (has.kernel_size, has.stride, has.padding) != wanted:
+            raise ValueError(
+                f"Expected a lattice with the filter's 'kernel_size', "
+                f"'stride' and 'padding', {wanted} (got {has}). Build it "
+                f"with the same numbers")
+        line = self.line.to(x.dtype)
+        weight = (line[:, None, None] * line[:, None] * line).flatten()
+        return lattice_conv(x, weight, lattice.runs, lattice.num_targets)
+
+    def _along_axes(self, x: Tensor) -> Tensor:
+        check_dense(x)
+        # Slices are several times faster than grouped convolutions, in
+        # backward, on the CPU.
+        for axis in (2, 3, 4):
+            pad = (4 - axis) * [0, 0] + 2 * [self.padding]
+            padded = F.pad(x, pad)
+            last = padded.shape[axis] - self.kernel_size + 1
+            if last < 1:
+                raise ValueError(
+                    f'Expected voxels with at least {self.kernel_size} '
+                    f'voxels along each axis, padding included (got '
+                    f'{list(x.shape)}). Pad them with zeros')
+            x = sum(
+                padded.narrow(axis, k, last)[self._every(axis)] * a
+                for k, a in enumerate(self.line.to(x.dtype)))
+        return x
+
+    def _every(self, axis: int) -> tuple[slice, ...]:
+        return axis * (slice(None), ) + (slice(None, None, self.stride), )
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}(kernel_size={self.kernel_size}, '
+                f'stride={self.stride})')
+
+
+def check_dense(x: Tensor) -> None:
+    """Raises a ValueError unless x has the shape of voxels."""
+    if x.dim() != 5:
+        raise ValueError(f'Expected voxels of shape [B, C, D, H, W] (got '
+                         f'{list(x.shape)}). For node features pass the '
+                         f'lattice, too')
+
+
+class LatticeLowPass(LatticeFilter):
+    r"""The Gaussian low-pass filter before subsampling from the `"3D
+    Steerable CNNs" <https://arxiv.org/abs/1807.02547>`_ paper: of width
+
+    .. math::
+        \sigma = \tfrac{1}{2} \sqrt{scale^2 - 1}
+
+    voxels, cut off at :math:`2.5 \, \sigma`, so that a grid of :obj:`scale`
+    times the spacing resolves what is left. Without it subsampling breaks
+    the equivariance under rotations.
+
+    Args:
+        scale (float, optional): Up to one, nothing is smoothed.
+            (default: :obj:`2.0`)
+        stride (int, optional): Keep every so many voxels.
+            (default: :obj:`1`)
+        padding (int, optional): (default: half of the filter)
+
+    Shapes:
+        - See :class:`LatticeFilter`; the filter's stencil is
+          :obj:`kernel_size`, 5 for a scale of 2.
+    """
+    def __init__(self, scale: float = 2., stride: int = 1,
+                 padding: int | None = None):
+        if not 0 < scale < float('inf'):
+            raise ValueError(f"Expected 'scale' to be a positive number (got "
+                             f"{scale})")
+        sigma = 0.5 * max(0., scale**2 - 1)**0.5
+        size = int(1 + 2 * 2.5 * sigma)
+        reach = size // 2  # an even size is one less than the next odd one
+        place = torch.arange(-reach, reach + 1, dtype=torch.float64,
+                             device='cpu')
+        line = torch.exp(-0.5 * (place / max(sigma, 1e-9)).square())
+        super().__init__(line / line.sum(), stride, padding)
+
+
+class LatticeAvgPool(LatticeFilter):
+    r"""Average pooling of voxels, with zeros outside of the grid counted as
+    in :class:`torch.nn.AvgPool3d`.
+
+    Args:
+        kernel_size (int, optional): The stencil size, odd.
+            (default: :obj:`3`)
+        stride (int, optional): (default: :obj:`2`)
+        padding (int, optional): (default: :obj:`kernel_size // 2`)
+
+    Shapes:
+        - See :class:`LatticeFilter`.
+    """
+    def __init__(self, kernel_size: int = 3, stride: int = 2,
+                 padding: int | None = None):
+        check_stencil(kernel_size, stride, padding, 1.)
+        line = torch.full((kernel_size, ), 1 / kernel_size,
+                          dtype=torch.float64, device='cpu')
+        super().__init__(line, stride, padding)
+
+
+class LatticeGlobalPool(torch.nn.Module):
+    r"""One vector for each grid: the mean (or sum) over all voxels there
+    are. On graphs these are the nodes.
+
+    Args:
+        reduce (str, optional): :obj:`"mean"` or :obj:`"sum"`; nothing else
+            commutes with the group. (default: :obj:`"mean"`)
+
+    Shapes:
+        - **input:** voxels :math:`(B, C, D, H, W)`, or features of the
+          lattice's output :math:`(|\mathcal{V_t}|, C)` and the lattice
+        - **output:** :math:`(B, C)`
+    """
+    def __init__(self, reduce: str = 'mean'):
+        super().__init__()
+        if reduce not in ('mean', 'sum'):
+            raise ValueError(f"Expected 'reduce' to be 'mean' or 'sum' (got "
+                             f"{reduce!r})")
+        self.reduce = reduce
+
+    def forward(self, x: Tensor, lattice: LatticeData | None = None
+                ) -> Tensor:
+        if lattice is None:
+            check_dense(x)
+            return getattr(x, self.reduce)((2, 3, 4))
+        return scatter(x, lattice.targets[1], 0, lattice.size, self.reduce)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.reduce!r})'

@@ -1,0 +1,128 @@
+"""The examples on point clouds run, resume exactly and refuse bad input."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from resume import EXAMPLES, assert_resumes
+
+pytest.importorskip('lightning')
+import modelnet40  # noqa: E402
+
+QUIET = ['--smoke', '--quiet', '--device', 'cpu', '--threads', '1']
+
+# lightning, with which we do not share a release cycle
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+def run(out, *options):
+    return modelnet40.main([*QUIET, '--out', str(out), *options])
+
+
+@pytest.mark.parametrize('options', [
+    ['--activation', 'gate', '--group', 'O(3)'],
+    ['--kernel', 'harmonic', '--group', 'SO(2)', '--channels', '6'],
+    ['--group', 'M', '--train-rotation', 'SO(3)', '--jitter', '0.01',
+     '--scale', '--sampling', 'fps'],
+    ['--match', '3000', '--group', 'C4'],
+], ids=' '.join)
+def test_options(tmp_path, options):
+    found = run(tmp_path, *options)
+    trained = 'SO(3)' if 'SO(3)' in options else 'z'
+    assert set(found['test_accuracy']) == {f'{trained}/z', f'{trained}/SO(3)'}
+    assert all(0 <= a <= 100 for a in found['test_accuracy'].values())
+    exact = 'gate' in options or found['group'] in ('M', 'C4')
+    assert found['invariance_error'] < (1e-3 if exact else 0.5)
+    if found['group'] != 'O(3)':
+        assert found['change_under_O(3)'] > 1e-3
+    for name in ('learning_curve.png', 'confusion.png', 'metrics.csv',
+                 'results.json', 'last.ckpt', 'best.ckpt'):
+        assert (tmp_path / name).stat().st_size > 0
+    if '--match' in options:
+        assert abs(found['parameters'] / 3000 - 1) < 0.1
+
+
+@pytest.mark.parametrize('group', ['SO(2)xM', 'SO(3)', 'M'])
+def test_harmonic_kernels_take_as_many_parameters(group):
+    sizes = {}
+    for kernel in ('implicit', 'harmonic'):
+        args = modelnet40.parse(['--group', group, '--kernel', kernel])
+        net = modelnet40.build_network(args, 40)
+        sizes[kernel] = modelnet40.count_parameters(net)
+    assert abs(sizes['harmonic'] / sizes['implicit'] - 1) < 0.1
+
+
+def test_learns(tmp_path):
+    found = run(tmp_path, '--epochs', '4', '--train', '400', '--test', '100',
+                '--channels', '6', '--invariants', '32', '--mlp', '32',
+                '--lr', '1e-2', '--activation', 'gate')
+    assert found['test_accuracy']['z/z'] > 30  # ten classes
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    assert_resumes(tmp_path, 'modelnet40.py', modelnet40.main,
+                   [*QUIET, '--epochs', '4'], ['test_accuracy'])
+
+
+def write(path, n=30, classes=('a', 'b', 'c'), **changes):
+    rng = np.random.default_rng(0)
+    values = dict(points=rng.integers(-99, 99, (n, 80, 3)).astype(np.int16),
+                  label=np.arange(n) % len(classes), scale=np.float32(0.01),
+                  classes=np.array(classes)) | changes
+    np.savez(path, **{k: v for k, v in values.items() if v is not None})
+    return str(path)
+
+
+def test_files(tmp_path, capsys):
+    files = [write(tmp_path / f'{name}.npz') for name in ('train', 'test')]
+    options = ['--train', '30', '--test', '10']
+    found = run(tmp_path / 'run', '--npz', *files, *options)
+    assert 0 <= found['test_accuracy']['z/z'] <= 100
+    write(files[0], label=np.arange(30) % 2)
+    run(tmp_path / 'empty', '--npz', *files, *options)
+    assert "no training clouds of ['c']" in capsys.readouterr().out
+    write(files[1], classes=('a', 'b', 'd'))
+    with pytest.raises(ValueError, match='same classes'):
+        run(tmp_path / 'other', '--npz', *files)
+    write(files[1], label=None)
+    with pytest.raises(ValueError, match="no .'label'"):
+        run(tmp_path / 'missing', '--npz', *files)
+
+
+def test_bad_options(tmp_path):
+    files = [write(tmp_path / f'{name}.npz') for name in ('train', 'test')]
+    with pytest.raises(ValueError, match="'--train' to be at most 30"):
+        run(tmp_path, '--npz', *files)
+    with pytest.raises(ValueError, match="'name'"):
+        run(tmp_path, '--group', 'SE(3)')
+    with pytest.raises(SystemExit):
+        run(tmp_path, '--kernel', 'gaussian')
+
+
+def test_comparison_of_groups(tmp_path):
+    command = [sys.executable, str(EXAMPLES / 'groups.py'), '--out',
+               str(tmp_path), '--groups', 'M', 'SO(2)', '--seeds', '0', '1',
+               '--parameters', '2500', '--smoke', '--device', 'cpu',
+               '--threads', '1']
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    table = json.loads((tmp_path / 'groups.json').read_text())
+    assert set(table) == {'M', 'SO(2)'}
+    for entry in table.values():
+        assert set(entry) == {'implicit', 'harmonic'}
+        for found in entry.values():
+            assert found['seeds'] == [0, 1]
+            assert len(found['z/z']['values']) == 2
+    assert (tmp_path / 'groups.png').stat().st_size > 0
+    again = subprocess.run(command, check=True, capture_output=True,
+                           timeout=60, text=True)  # finished runs are kept
+    assert '+-' in again.stdout
+
+
+def test_from_pointnet_to_steerable():
+    import pointnet2
+    found = pointnet2.main(['--epochs', '3', '--train', '200', '--test',
+                            '100', '--points', '96'])
+    assert set(found) == {'pointnet', 'steerable'}
+    upright, turned = found['steerable']
+    assert upright > 0.3 and abs(upright - turned) < 0.2

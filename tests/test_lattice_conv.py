@@ -1,0 +1,571 @@
+import copy
+import io
+import pickle
+from itertools import permutations, product
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch_geometric.data import Batch
+
+from pyg_steerable import FieldType, Group, Representation
+from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
+from pyg_steerable.kernels import (
+    HarmonicBasis,
+    ImplicitBasis,
+    LatticeKernel,
+    lattice_harmonics,
+)
+from pyg_steerable.kernels.lattice import CUTOFFS, stencil_positions
+from pyg_steerable.nn import (
+    LatticeAvgPool,
+    LatticeGlobalPool,
+    LatticeLowPass,
+    LatticeSteerableConv,
+    LatticeSteerableConvTranspose,
+)
+
+GROUPS = ['1', 'Inv', 'M', 'F', 'C4', 'D4', 'T', 'O', 'OxInv', 'SO(2)',
+          'SO(2)xM', 'SO(3)', 'O(3)']
+IN, OUT = '2x0e + 1x1o', '1x0e + 1x1e + 1x2e'
+
+
+def cube_symmetries():
+    """All 48."""
+    out = []
+    for order, signs in product(permutations(range(3)),
+                                product([1., -1.], repeat=3)):
+        R = torch.zeros(3, 3, dtype=torch.float64)
+        R[range(3), list(order)] = torch.tensor(signs, dtype=torch.float64)
+        out.append(R)
+    return torch.stack(out)
+
+
+CUBE = cube_symmetries()
+
+
+def split(group):
+    """The cube's symmetries inside and outside of a group."""
+    inside = [Group.wrap(group).contains(R) for R in CUBE]
+    return ([R for R, here in zip(CUBE, inside) if here],
+            [R for R, here in zip(CUBE, inside) if not here])
+
+
+def turned(voxels, field_type, R):
+    """Fields on a grid, turned about its centre."""
+    voxels = field_type.transform(voxels.movedim(1, -1), R).movedim(-1, 1)
+    # Axis a of x, y, z is axis 4 - a of the tensor.
+    source = R.abs().argmax(dim=1).tolist()  # of each new axis
+    voxels = voxels.permute(0, 1, *(4 - source[2 - k] for k in range(3)))
+    flipped = [4 - a for a in range(3) if R[a].sum() < 0]
+    return voxels.flip(flipped)
+
+
+def smooth_voxels(dim, grid, batch=1):
+    return torch.randn(batch, dim, *grid, dtype=torch.float64)
+
+
+def relative(a, b):
+    return float((a - b).detach().norm() / b.detach().norm())
+
+
+def perturbed(conv):
+    with torch.no_grad():  # biases must matter
+        for p in conv.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return conv
+
+
+def make(group='SO(3)', cls=LatticeSteerableConv, kernel_size=3, **kwargs):
+    torch.manual_seed(0)
+    conv = cls(FieldType(IN, group), FieldType(OUT, group), kernel_size,
+               **kwargs)
+    return perturbed(conv).double()  # built in float32, then moved
+
+
+# Kernels ###################################################################
+
+
+def sampled_kernels(group, l_in, l_out, kernel_size, cutoff='compromise'):
+    types = [FieldType([(1, (l, (-1)**l))], group) for l in (l_in, l_out)]
+    basis = lattice_harmonics(group, kernel_size, l_in + l_out, cutoff)
+    return LatticeKernel(basis, *types,
+                         stencil_positions(kernel_size)).double()
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 5, 7])
+@pytest.mark.parametrize('cutoff', CUTOFFS)
+def test_number_of_kernels(cutoff, kernel_size):
+    highest = {'conservative': [0, 2, 4, 6], 'compromise': [0, 3, 5, 7],
+               'sfcnn': [0, 4, 6, 8]}[cutoff][:kernel_size // 2 + 1]
+    for l_in, l_out in product(range(4), repeat=2):
+        kernel = sampled_kernels('SO(3)', l_in, l_out, kernel_size, cutoff)
+        expected = sum(abs(l_in - l_out) <= J <= l_in + l_out
+                       for top in highest for J in range(top + 1))
+        assert kernel.weight.numel() == expected
+
+
+def test_shells_are_those_of_the_paper():
+    basis = lattice_harmonics('SO(3)', 5, 6).double()
+    assert basis.centres.tolist() == [0., 1., 2.]
+    assert basis.band_limit == [0, 3, 5]
+    h = basis(stencil_positions(5))
+    r2 = stencil_positions(5).square().sum(1)
+    assert torch.allclose(h[:, 1], torch.exp(-0.5 * (r2.sqrt() - 1)**2 / 0.36))
+    assert (h[r2 == 0][:, basis.field_type.slices[0].stop:] == 0).all()
+
+
+@pytest.mark.parametrize('kernel_size', [3, 5])
+def test_unit_norms_and_fan_in(kernel_size):
+    in_type = FieldType('3x0e + 2x1o + 1x2e', 'SO(3)')
+    out_type = FieldType('1x1o + 2x2e', 'SO(3)')
+    kernel = LatticeKernel(lattice_harmonics('SO(3)', kernel_size, 4),
+                           in_type, out_type,
+                           stencil_positions(kernel_size)).double()
+    elements = kernel.elements()
+    assert len(elements) == 6
+    for E, (_, w) in zip(elements, [b for b in out_type.blocks
+                                    for _ in range(3)]):
+        # Norm one, times sqrt((2 l_out + 1) / (n_basis * multiplicities)).
+        assert torch.allclose(E.flatten(1).norm(dim=1).square(),
+                              torch.tensor(w.dim / (len(E) * 6.)).double())
+    E = elements[0].flatten(1)
+    assert torch.linalg.matrix_rank(E) == len(E)
+
+
+@pytest.mark.parametrize('kernel_size', [3, 5])
+@pytest.mark.parametrize('l_in,l_out', [(0, 0), (0, 2), (1, 1), (1, 2),
+                                        (2, 2), (3, 1), (3, 3)])
+def test_completeness(l_in, l_out, kernel_size):
+    # Random kernels of these shells and degrees, averaged over the group:
+    # sampled, they span what the basis spans.
+    kernel = sampled_kernels('SO(3)', l_in, l_out, kernel_size)
+    E = torch.cat(kernel.elements()).flatten(1)
+    h = kernel.basis(kernel.positions)
+    R, weights = Group('SO(3)').design(2 * (l_in + l_out))
+    matrices = [t.matrix(R) for t in (kernel.basis.field_type,
+                                      kernel.out_type, kernel.in_type)]
+    random = torch.randn(len(E) + 3, *(D.shape[1] for D in matrices)).double()
+    average = 0
+    for weight, D_h, D_out, D_in in zip(weights, *matrices):
+        turned = torch.tensordot(weight * random, D_h, ([1], [1]))
+        turned = torch.einsum('nijp,wi,vj->npwv', turned, D_out, D_in)
+        average = average + turned
+    average = torch.einsum('npwv,kp->nwvk', average, h).flatten(1)
+    rank = torch.linalg.matrix_rank
+    assert rank(E) == len(E) == rank(average, rtol=1e-9)
+    assert rank(torch.cat([E, average]), rtol=1e-9) == len(E)
+
+
+@pytest.mark.parametrize('kernel', ['harmonic', 'implicit'])
+@pytest.mark.parametrize('group', GROUPS)
+def test_kernels_are_steerable(group, kernel):
+    conv = make(group, kernel=kernel, kernel_size=5)
+    # Continuous kernels under the whole group,
+    x = 2 * torch.randn(10, 3).double()
+    for R in Group.wrap(group).sample(3):
+        left = conv.kernel(x @ R.T)
+        right = (conv.out_type.matrix(R) @ conv.kernel(x)
+                 @ conv.in_type.matrix(R).mT)
+        assert relative(left, right) < 1e-10
+    # and sampled ones under its symmetries of the cube, and no others.
+    x, k = conv.kernel.positions, conv.kernel()
+    assert relative(k, conv.kernel(x)) < 1e-10
+
+    def error(R):
+        place = torch.cdist(x @ R.T, x).argmin(dim=1)
+        right = (conv.out_type.matrix(R) @ k @ conv.in_type.matrix(R).mT)
+        return relative(k[place], right)
+
+    inside, outside = split(group)
+    assert all(error(R) < 1e-10 for R in inside)
+    assert all(error(R) > 1e-2 for R in outside)
+
+
+# One convolution, three ways ###############################################
+
+
+@pytest.mark.parametrize('kernel', ['harmonic', 'implicit'])
+@pytest.mark.parametrize('group', GROUPS)
+def test_equivariance_on_grids(group, kernel):
+    conv = make(group, kernel=kernel, root_weight=True)
+    x = smooth_voxels(conv.in_type.dim, (3, 4, 5))
+    out = conv(x)
+    inside, outside = split(group)
+    assert len(inside) + len(outside) == 48
+    for R in inside:
+        expected = turned(out, conv.out_type, R)
+        assert relative(conv(turned(x, conv.in_type, R)), expected) < 1e-10
+    for R in outside[::5]:
+        expected = turned(out, conv.out_type, R)
+        assert relative(conv(turned(x, conv.in_type, R)), expected) > 1e-2
+
+
+def test_equivariance_with_stride_and_anisotropic_spacing():
+    # Odd grids, so that subsampling keeps the centre; z is not like x and y.
+    conv = make('O(3)', stride=2, spacing=(3., 1., 1.))
+    x = smooth_voxels(conv.in_type.dim, (5, 7, 7))
+    out, errors = conv(x), []
+    for R in CUBE:
+        expected = turned(out, conv.out_type, R)
+        moved = conv(turned(x, conv.in_type, R))
+        if R[2, 2] != 0:
+            assert relative(moved, expected) < 1e-10
+        else:
+            errors.append(relative(moved, expected))
+    assert min(errors) > 1e-2
+
+
+CASES = {
+    'plain': dict(),
+    's5': dict(kernel_size=5),
+    'stride': dict(stride=2),
+    'stride3': dict(stride=3, padding=2),
+    'valid': dict(padding=0),
+    'anisotropic': dict(spacing=(2.5, 1., 1.25), root_weight=True),
+    'implicit': dict(kernel='implicit', bias=False),
+}
+
+
+def outcomes(conv, x, lattice, mask, path):
+    """Output at the lattice's nodes and all gradients."""
+    conv = copy.deepcopy(conv)
+    x = x.clone().requires_grad_()
+    if path in ('voxels', 'exported'):
+        voxels = torch.zeros(*mask.shape, x.shape[1], dtype=x.dtype)
+        voxels = voxels.index_put(tuple(lattice.coord.T), x)
+        function = conv if path == 'voxels' else conv.to_conv3d()
+        out = function(voxels.movedim(-1, 0)[None])
+        out = out[0].movedim(0, -1)[tuple(lattice.targets[0].T)]
+    else:
+        conv.order = path
+        out = conv(x, lattice)
+    torch.manual_seed(1)
+    (out * torch.randn(out.shape).double()).sum().backward()
+    if path == 'exported':
+        return [out, x.grad]
+    return [out, x.grad] + [p.grad for p in conv.parameters()
+                            if p.numel()]
+
+
+@pytest.mark.parametrize('list_edges', [True, False])
+@pytest.mark.parametrize('occupancy', [0.2, 1.])
+@pytest.mark.parametrize('case', CASES)
+def test_graph_dense_and_exported_agree(case, occupancy, list_edges):
+    kwargs = CASES[case]
+    conv = make('SO(2)', **kwargs)
+    mask = torch.rand(6, 7, 5) < occupancy
+    voxels = torch.randn(conv.in_type.dim, 6, 7, 5).double()
+    lattice = voxel_to_graph(
+        voxels, conv.kernel_size, mask=mask, stride=conv.stride,
+        padding=conv.padding, spacing=conv.spacing, list_edges=list_edges)
+    expected = outcomes(conv, lattice.x, lattice, mask, 'voxels')
+    paths = ['auto', 'graph', 'dense', 'exported']
+    for path in paths + ['reference'] * list_edges:
+        found = outcomes(conv, lattice.x, lattice, mask, path)
+        assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+                   for a, b in zip(found, expected))
+    assert type(conv.to_conv3d()) is torch.nn.Conv3d
+
+
+def test_dilated_lattices_have_all_of_the_output():
+    conv = make('O(3)', padding=2, bias=False)
+    voxels, mask = torch.randn(5, 6, 7, 5).double(), torch.rand(6, 7, 5) < .1
+    lattice = voxel_to_graph(voxels * mask, mask=mask, padding=2, dilate=True)
+    out = graph_to_voxel(lattice, conv(lattice.x, lattice), targets=True)
+    assert torch.allclose(out, conv((voxels * mask)[None])[0])
+
+
+def test_batches_and_layers_in_a_row():
+    torch.manual_seed(0)
+    types = [FieldType(t, 'O(3)') for t in ('1x0e', '2x0e + 1x1o', '1x1o')]
+    first = LatticeSteerableConv(*types[:2], 3, bias=False).double()
+    second = LatticeSteerableConv(*types[1:], 3, stride=2).double()
+    voxels = torch.randn(2, 1, 6, 5, 7).double()
+    batch = Batch.from_data_list([voxel_to_graph(v) for v in voxels])
+    down = batch.next(3, stride=2)
+    for path in ('graph', 'dense', 'reference'):
+        first.order = second.order = path
+        out = second(first(batch.x, batch), down)
+        out = graph_to_voxel(down, out, targets=True)
+        assert torch.allclose(out, second(first(voxels)), atol=1e-10)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_transposed(stride):
+    conv = make('O(3)', LatticeSteerableConvTranspose, stride=stride,
+                spacing=(2., 1., 1.), root_weight=True)
+    grid = (7, 6, 9)
+    lattice = voxel_to_graph(torch.randn(1, *grid).double(), stride=stride,
+                             spacing=conv.spacing)
+    x = torch.randn(lattice.num_targets, conv.in_type.dim).double()
+    voxels = lattice.scatter(x, targets=True)
+    expected = conv(voxels, size=grid)
+    assert expected.shape[2:] == grid
+    for path in ('graph', 'dense', 'reference'):
+        conv.order = path
+        assert torch.allclose(lattice.scatter(conv(x, lattice)), expected)
+    plain = conv.to_conv_transpose3d()
+    assert torch.allclose(plain(voxels, output_size=grid), expected)
+    grid = (7, 9, 5)  # odd: strides keep the centre
+    x = smooth_voxels(conv.in_type.dim, [n // stride + n % stride * (
+        stride > 1) for n in grid])
+    for R in CUBE[[0, 3, 7, 8, 13]]:
+        if R[2, 2] != 0:
+            assert relative(conv(turned(x, conv.in_type, R)),
+                            turned(conv(x), conv.out_type, R)) < 1e-10
+    with pytest.raises(ValueError, match="'size'"):
+        conv(x, size=(30, 30, 30))
+    with pytest.raises(TypeError, match='to_conv_transpose3d'):
+        conv.to_conv3d()
+
+
+def test_second_derivatives():
+    conv = make('SO(2)', path='graph')
+    mask = torch.rand(3, 3, 4) < 0.5
+    lattice = voxel_to_graph(torch.randn(5, 3, 3, 4).double(), mask=mask)
+    x = lattice.x.clone().requires_grad_()
+    inputs = (x, conv.kernel.weight)
+
+    def function(x, weight):
+        return torch.func.functional_call(
+            conv, {'kernel.weight': weight}, (x, lattice))
+
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize('group', ['C4', 'D3'])
+def test_regular_fields(group):
+    torch.manual_seed(0)
+    T = FieldType([(2, Representation.regular(group)), (1, '1o')], group)
+    conv = perturbed(LatticeSteerableConv(T, T, 3)).double()
+    x = smooth_voxels(T.dim, (4, 4, 4))
+    for R in split(group)[0]:
+        assert relative(conv(turned(x, T, R)), turned(conv(x), T, R)) < 1e-10
+
+
+def test_any_basis():
+    T = FieldType(IN, 'SO(2)')
+    for basis in (HarmonicBasis('SO(2)', 2, radius=1., shells=2),
+                  ImplicitBasis('SO(2)', hidden=3, max_degree=2)):
+        conv = LatticeSteerableConv(T, T, 3, kernel=basis)
+        assert conv.kernel.basis is basis
+        assert conv(torch.randn(1, T.dim, 4, 4, 4)).shape[1] == T.dim
+
+
+# Scale, copies, precision ##################################################
+
+
+@pytest.mark.parametrize('kernel', ['harmonic', 'implicit'])
+@pytest.mark.parametrize('group', ['M', 'SO(2)', 'O', 'SO(3)', 'O(3)'])
+def test_unit_variance_of_fresh_layers(group, kernel):
+    torch.manual_seed(0)
+    T = FieldType('8x0e + 4x1o + 2x2e', group)
+    for size, stride, root in ((3, 1, False), (5, 2, True)):
+        conv = LatticeSteerableConv(T, T, size, stride=stride, kernel=kernel,
+                                    padding=0, root_weight=root)
+        out = conv(torch.randn(2, T.dim, 9, 9, 9))
+        assert 0.6 < out.var() < 1.6
+    up = LatticeSteerableConvTranspose(T, T, 3, stride=2, kernel=kernel)
+    out = up(torch.randn(2, T.dim, 8, 8, 8))
+    assert 0.5 < out[..., 1:-1, 1:-1, 1:-1].var() < 1.6
+
+
+@pytest.mark.parametrize('kernel', ['harmonic', 'implicit'])
+def test_copies_and_state(kernel):
+    conv = make('SO(2)', kernel=kernel)
+    x = smooth_voxels(conv.in_type.dim, (4, 4, 4))
+    expected = conv(x)
+    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv)),
+                  conv.eval()):
+        assert torch.equal(other(x), expected)
+    file = io.BytesIO()
+    torch.save(conv.state_dict(), file)
+    file.seek(0)
+    other = make('SO(2)', kernel=kernel)
+    other.reset_parameters()
+    assert not torch.allclose(other(x), expected)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(x), expected)
+
+
+@pytest.mark.parametrize('kernel', ['harmonic', 'implicit'])
+def test_meta_device(kernel):
+    conv = make('SO(2)', kernel=kernel, root_weight=True).float()
+    with torch.device('meta'):
+        other = make('SO(2)', kernel=kernel, root_weight=True).float()
+    other = other.to_empty(device='cpu')
+    other.load_state_dict(conv.state_dict())
+    x = torch.randn(1, conv.in_type.dim, 4, 4, 4)
+    assert torch.equal(other(x), conv(x))
+
+
+def test_large_bases_are_not_kept():
+    T = FieldType('1x0e + 1x1o + 1x2e', '1')
+    conv = LatticeSteerableConv(T, T, 5)
+    assert not conv.kernel.is_kept
+    assert sum(b.numel() for b in conv.buffers()) < 2**20
+    assert 0.6 < conv(torch.randn(1, T.dim, 9, 9, 9)).var() < 1.6
+
+
+def test_float32_and_autocast():
+    conv = make('O(3)')
+    x = smooth_voxels(conv.in_type.dim, (4, 4, 4))
+    lattice = voxel_to_graph(x[0])
+    expected = conv(lattice.x, lattice)
+    conv, x = conv.float(), lattice.x.float()
+    for path in ('graph', 'dense'):
+        conv.order = path
+        assert conv(x, lattice).dtype == torch.float32
+        assert relative(conv(x, lattice), expected) < 1e-5
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert relative(conv(x, lattice).double(), expected) < 3e-2
+
+
+def test_hooks_see_messages():
+    conv = make('O(3)', path='graph')
+    lattice = voxel_to_graph(torch.randn(5, 3, 4, 5).double())
+    expected, seen = conv(lattice.x, lattice), []
+    conv.register_message_forward_hook(
+        lambda module, inputs, out: seen.append(out.shape))
+    assert torch.allclose(conv(lattice.x, lattice), expected)
+    assert seen == [(lattice.num_edges, conv.out_type.dim)]
+
+
+# Filters and pooling #######################################################
+
+
+@pytest.mark.parametrize('occupancy', [0.3, 1.])
+@pytest.mark.parametrize('layer,reference', [
+    (lambda: LatticeAvgPool(3, 2), lambda: torch.nn.AvgPool3d(3, 2, 1)),
+    (lambda: LatticeAvgPool(3, 1, 0), lambda: torch.nn.AvgPool3d(3, 1)),
+    (lambda: LatticeLowPass(2.), None),
+    (lambda: LatticeLowPass(2., stride=2), None),
+    (lambda: LatticeLowPass(1., stride=2), lambda: torch.nn.AvgPool3d(1, 2)),
+])
+def test_filters(layer, reference, occupancy):
+    layer, mask = layer().double(), torch.rand(6, 7, 5) < occupancy
+    voxels = torch.randn(2, 3, 6, 7, 5).double() * mask
+    if reference is None:
+        a = layer.line
+        weight = (a[:, None, None] * a[:, None] * a).expand(3, 1, 5, 5, 5)
+
+        def reference():
+            return lambda x: F.conv3d(x, weight, stride=layer.stride,
+                                      padding=layer.padding, groups=3)
+    expected = reference()(voxels)
+    assert torch.allclose(layer(voxels), expected)
+    batch = Batch.from_data_list([
+        voxel_to_graph(v, layer.kernel_size, mask=mask, stride=layer.stride,
+                       padding=layer.padding, dilate=True) for v in voxels])
+    out = graph_to_voxel(batch, layer(batch.x, batch), targets=True)
+    assert torch.allclose(out, expected)
+    x = batch.x.clone().requires_grad_()
+    (layer(x, batch)**2).sum().backward()
+    voxels.requires_grad_()
+    (layer(voxels)**2).sum().backward()
+    assert torch.allclose(x.grad, batch.gather(voxels.grad))
+
+
+def test_low_pass_is_that_of_the_paper():
+    layer = LatticeLowPass(2.)
+    assert layer.kernel_size == 5
+    line = torch.exp(-0.5 * torch.arange(-2., 3.)**2 / 0.75)
+    assert torch.allclose(layer.line, line / line.sum())
+    assert LatticeLowPass(4.).kernel_size == 11  # 10.7, less the fraction
+    assert LatticeLowPass(1.).line.tolist() == [1.]
+
+
+def test_low_pass_before_subsampling_helps():
+    # A rough field on a fine grid, moved by one voxel, which is half of a
+    # voxel of the coarse grid: interpolation there must bring it back.
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 32, 32, 32)
+
+    def error(layer):
+        here = layer(x)[..., 2:-2, 2:-2, 2:-2]
+        there = layer(x.roll(1, dims=4))
+        between = 0.5 * (there + there.roll(-1, dims=4))
+        return relative(between[..., 2:-2, 2:-2, 2:-2], here)
+
+    smooth = error(LatticeLowPass(2., stride=2))
+    assert smooth < 0.5 * error(LatticeLowPass(1., stride=2))
+
+
+@pytest.mark.parametrize('reduce', ['mean', 'sum'])
+def test_global_pool(reduce):
+    pool = LatticeGlobalPool(reduce)
+    voxels = torch.randn(2, 3, 4, 3, 5)
+    batch = Batch.from_data_list([voxel_to_graph(v) for v in voxels])
+    expected = getattr(voxels, reduce)((2, 3, 4))
+    assert torch.allclose(pool(voxels), expected, atol=1e-6)
+    assert torch.allclose(pool(batch.x, batch), expected, atol=1e-5)
+
+
+# Bad input #################################################################
+
+
+T = FieldType('1x0e', 'O(3)')
+LATTICE = voxel_to_graph(torch.zeros(1, 5, 5, 5))
+
+
+def conv(*args, **kwargs):
+    return LatticeSteerableConv(T, T, *args, **kwargs)
+
+
+BAD = {
+    'even': (lambda: conv(4), ["'kernel_size'", 'odd', 'got 4']),
+    'groups': (lambda: LatticeSteerableConv(T, FieldType('0e', 'M')), [
+        'one group']),
+    'spacing': (lambda: conv(3, spacing=(1., -1., 1.)), ["'spacing'"]),
+    'stride': (lambda: conv(3, stride=0), ["'stride'"]),
+    'padding': (lambda: conv(3, padding=-1), ["'padding'"]),
+    'kernel': (lambda: conv(3, kernel='gaussian'), [
+        "'kernel'", "'implicit'", "got 'gaussian'"]),
+    'cutoff': (lambda: conv(3, cutoff='none'), ["'cutoff'", "'sfcnn'"]),
+    'path': (lambda: conv(3, path='fast'), ["'path'", "got 'fast'"]),
+    'attributes': (lambda: conv(3, kernel=ImplicitBasis(
+        'O(3)', attr_type=T)), ['without attributes']),
+    'large': (lambda: conv(5)(torch.zeros(1, 1, 5, 4, 5)), [
+        "'kernel_size'", '(5, 4, 5)', 'got 5']),
+    'voxels': (lambda: conv(3)(torch.zeros(1, 5, 5, 5)), [
+        '[B, 1, D, H, W]', 'got [1, 5, 5, 5]']),
+    'channels': (lambda: conv(3)(torch.zeros(1, 2, 5, 5, 5)), [
+        '[B, 1, D, H, W]', 'got [1, 2, 5, 5, 5]']),
+    'rows': (lambda: conv(3)(torch.zeros(7, 1), LATTICE), [
+        "'x'", '[125, 1]', 'got [7, 1]']),
+    'width': (lambda: conv(3)(torch.zeros(125, 2), LATTICE), ["'x'"]),
+    'stencil': (lambda: conv(5)(LATTICE.x, LATTICE), [
+        "'kernel_size'", '5, 1 and 2', 'got 3, 1 and 1']),
+    'ratios': (lambda: conv(3, spacing=(2., 1., 1.))(LATTICE.x, LATTICE), [
+        "'spacing'"]),
+    'filter': (lambda: LatticeLowPass()(LATTICE.x, LATTICE), [
+        "'kernel_size'"]),
+    'filter, voxels': (lambda: LatticeLowPass()(LATTICE.x), [
+        '[B, C, D, H, W]']),
+    'filter, small': (lambda: LatticeAvgPool(3, padding=0)(
+        torch.zeros(1, 1, 2, 3, 3)), ['at least 3']),
+    'pool, even': (lambda: LatticeAvgPool(2), ["'kernel_size'"]),
+    'scale': (lambda: LatticeLowPass(-1.), ["'scale'"]),
+    'reduce': (lambda: LatticeGlobalPool('max'), ["'reduce'"]),
+    'no list': (lambda: conv(3, path='reference')(
+        LATTICE.x, voxel_to_graph(torch.zeros(1, 5, 5, 5),
+                                  list_edges=False)), ["'list_edges=True'"]),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input(name):
+    function, words = BAD[name]
+    with pytest.raises(ValueError) as error:
+        function()
+    for word in ['Expected', 'got', *words]:
+        assert word in str(error.value)
+
+
+def test_not_a_lattice():
+    with pytest.raises(TypeError, match='VoxelToGraph'):
+        conv(3)(LATTICE.x, LATTICE.edge_index)
+    assert repr(conv(3)) == ('LatticeSteerableConv(FieldType(1x0e, O(3)), '
+                             'FieldType(1x0e, O(3)), kernel_size=3, stride=1)')

@@ -1,0 +1,560 @@
+import importlib.util
+import itertools
+import math
+import time
+import warnings
+
+import pytest
+import torch
+from torch_geometric.nn import MessagePassing
+
+from pyg_steerable import Group
+from pyg_steerable.graph import (engines, fps, knn, knn_graph, nearest,
+                                 radius, radius_graph, search)
+
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:.*fewer than k:UserWarning'),
+    pytest.mark.filterwarnings('ignore:.*torch_cluster.*:DeprecationWarning'),
+]
+
+ENGINES = [
+    'scipy', 'torch',
+    pytest.param('torch_cluster', marks=pytest.mark.cluster),
+    'pyg_lib',
+]
+DTYPES = [torch.float64, torch.float32]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    if request.param in ('torch_cluster', 'pyg_lib'):
+        pytest.importorskip(request.param)
+    return request.param
+
+
+def oracle(x, y, batch_x=None, batch_y=None, k=None, r=None, skip=False,
+           cell=None, pbc=(True, True, True), reach=2):
+    """Every pair looked at: rows (i, j, offset) by i, distance and index."""
+    eps = 8 * torch.finfo(x.dtype).eps
+    x, y = x.double(), y.double()
+    images, shift = torch.zeros(1, 0).long(), torch.zeros(1, x.shape[1])
+    if cell is not None:
+        images = torch.tensor([*itertools.product(
+            *(range(-reach, reach + 1) if p else [0] for p in pbc))])
+        shift = images.double() @ cell.double()
+    assert k is None or k < 100
+    edges = []
+    for i, p in enumerate(y):
+        dist = (x[:, None] + shift - p).norm(dim=2)
+        if batch_x is not None:
+            dist[batch_x != batch_y[i]] = math.inf
+        if skip:
+            dist[i, (images == 0).all(1)] = math.inf
+        dist = dist.flatten()
+        dist, near = dist.topk(min(150, len(dist)), largest=False)
+        found = [(d, n // len(images), images[n % len(images)].tolist())
+                 for d, n in zip(dist.tolist(), near.tolist())
+                 if d < math.inf]
+        scale = float(p.norm())
+        if cell is not None:
+            scale += float(x.norm(dim=1).max() + cell.norm(dim=1).sum())
+        found.sort()
+        order, group = [], 0
+        for n, (d, j, m) in enumerate(found):
+            last = found[n - 1][0]
+            group += n > 0 and d - last > eps * (scale + last)
+            if r is None or d <= r + eps * (scale + r):
+                order.append((group, j, m))
+        order.sort()
+        edges += [(i, j, *m) for _, j, m in order[:k]]
+    return edges
+
+
+def rows(result):
+    """The edges as the oracle writes them."""
+    if isinstance(result, tuple):
+        result = torch.cat([result[0], result[1].t()])
+    return [tuple(e) for e in result.t().tolist()]
+
+
+def inputs(kind, dim, dtype, n=25, m=13):
+    x, y = torch.randn(n, dim).to(dtype), torch.randn(m, dim).to(dtype)
+    if kind == 'duplicated':
+        x, y = x[torch.randint(4, (n, ))], x[torch.randint(4, (m, ))]
+    if kind == 'identical':
+        x, y = x[:1].repeat(n, 1), x[:1].repeat(m, 1)
+    if kind == 'collinear':
+        x, y = (t[:, :1] * torch.ones(dim, dtype=dtype) for t in (x, y))
+    if kind == 'lattice':
+        x, y = x.mul(1.5).round(), y.mul(1.5).round()
+    if kind == 'empty':
+        x = x[:0]
+    if kind == 'no targets':
+        y = y[:0]
+    return x, y
+
+
+KINDS = ['random', 'duplicated', 'identical', 'collinear', 'lattice', 'empty',
+         'no targets']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('dim', [1, 2, 3])
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_against_the_oracle(kind, dim, dtype, engine):
+    x, y = inputs(kind, dim, dtype)
+    assert rows(knn(x, y, 4, engine=engine)) == oracle(x, y, k=4)
+    assert rows(radius(x, y, 1., engine=engine)) == oracle(x, y, r=1.)
+    for loop in (True, False):
+        known = {'skip': not loop}
+        expected = oracle(x, x, k=4, **known), oracle(x, x, r=1., **known)
+        for flow in ('source_to_target', 'target_to_source'):
+            given = {'loop': loop, 'flow': flow, 'engine': engine}
+            out = knn_graph(x, 4, **given), radius_graph(x, 1., **given)
+            if flow == 'source_to_target':
+                out = [e.flip(0) for e in out]
+            assert tuple(map(rows, out)) == expected
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('ordered', [True, False])
+def test_batches(dtype, ordered, engine):
+    # Cloud 1 has no sources, cloud 2 no targets, cloud 4 neither.
+    x, y = inputs('random', 3, dtype, 40, 30)
+    batch_x = torch.tensor([0, 2, 3, 5])[torch.randint(4, (40, ))]
+    batch_y = torch.tensor([0, 1, 3, 5])[torch.randint(4, (30, ))]
+    if ordered:
+        batch_x, batch_y = batch_x.sort().values, batch_y.sort().values
+    for size in (None, 6, 8):
+        out = knn(x, y, 3, batch_x, batch_y, batch_size=size, engine=engine)
+        assert rows(out) == oracle(x, y, batch_x, batch_y, k=3)
+        out = radius(x, y, 1.2, batch_x, batch_y, batch_size=size,
+                     engine=engine)
+        assert rows(out) == oracle(x, y, batch_x, batch_y, r=1.2)
+        out = knn_graph(x, 5, batch_x, batch_size=size, engine=engine)
+        expected = oracle(x, x, batch_x, batch_x, k=5, skip=True)
+        assert rows(out.flip(0)) == expected
+        out = radius_graph(x, 1., batch_x.int(), engine=engine)
+        expected = oracle(x, x, batch_x, batch_x, r=1., skip=True)
+        assert rows(out.flip(0)) == expected
+
+
+CELLS = {
+    'cubic': torch.eye(3) * 2.2,
+    'skew': torch.tensor([[2., 0, 0], [1.3, 1.8, 0], [-.9, .7, 2.5]]),
+    'left-handed': torch.tensor([[0, 2., 0], [2.3, 0, 0], [.1, .2, 1.9]]),
+}
+PBC = [(True, True, True), (True, False, True), (False, False, True),
+       (False, False, False)]
+
+
+@pytest.mark.parametrize('name', CELLS)
+@pytest.mark.parametrize('pbc', PBC)
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_periodic(name, pbc, dtype, engine):
+    cell = CELLS[name].to(dtype)
+    # Far outside of the cell too; and a radius larger than the cell.
+    x = 1.2 * torch.randn(5, 3, dtype=dtype)
+    y = 1.2 * torch.randn(3, 3, dtype=dtype)
+    given = {'cell': cell, 'pbc': pbc, 'engine': engine}
+    known = {'cell': cell, 'pbc': pbc, 'reach': 6}
+    assert rows(radius(x, y, 2.5, **given)) == oracle(x, y, r=2.5, **known)
+    assert rows(knn(x, y, 12, **given)) == oracle(x, y, k=12, **known)
+    for loop in (True, False):
+        index, offset = radius_graph(x, 2.5, loop=loop, **given)
+        expected = oracle(x, x, r=2.5, skip=not loop, **known)
+        assert rows((index.flip(0), offset)) == expected
+        # As the user will compute it.
+        vector = x[index[0]] + offset.to(dtype) @ cell - x[index[1]]
+        assert (vector.norm(dim=1) <= 2.5 + 1e-5).all()
+        index, offset = knn_graph(x, 9, loop=loop, **given)
+        expected = oracle(x, x, k=9, skip=not loop, **known)
+        assert rows((index.flip(0), offset)) == expected
+
+
+def test_a_point_is_the_neighbor_of_its_images(engine):
+    x = torch.rand(1, 3)
+    index, offset = radius_graph(x, 1., cell=torch.eye(3), engine=engine)
+    assert not index.any()
+    axes = torch.eye(3).long()
+    assert {*rows(offset.t())} == {*rows(axes), *rows(-axes)}
+    index, offset = knn_graph(x, 26, cell=torch.eye(3), engine=engine)
+    assert offset.abs().max() == 1 and len(offset.unique(dim=0)) == 26
+
+
+def test_a_cell_for_each_cloud(engine):
+    cells = torch.stack([*CELLS.values()]).double()
+    pbc = torch.tensor(PBC[:3])
+    x = 2 * torch.rand(15, 3, dtype=torch.double)
+    batch = torch.randint(3, (15, ))
+    given = {'cell': cells, 'pbc': pbc, 'engine': engine}
+    for function, name in ((knn_graph, 'k'), (radius_graph, 'r')):
+        index, offset = function(x, 3, batch, **given)
+        found = set(rows((index, offset)))
+        assert len(found) == index.shape[1]
+        expected = set()
+        for b in range(3):
+            own = (batch == b).nonzero()[:, 0]
+            edges = oracle(x[own], x[own], skip=True, cell=cells[b],
+                           pbc=pbc[b].tolist(), reach=5, **{name: 3})
+            expected |= {(int(own[j]), int(own[i]), *m)
+                         for i, j, *m in edges}
+        assert found == expected
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('rotations', ['cube', 'random'])
+def test_a_rotated_lattice_has_the_same_graph(rotations, dtype, engine):
+    side = torch.arange(5.)
+    x = torch.cartesian_prod(side, side, side)[torch.randperm(125)].to(dtype)
+    x = x - x.mean(0)
+    group = Group('OxInv' if rotations == 'cube' else 'O(3)')
+    for k in (1, 4, 10):  # in the middle of a shell
+        expected = knn_graph(x, k, engine=engine)
+        for g in group.sample(6).to(dtype):
+            assert knn_graph(x @ g.t(), k, engine=engine).equal(expected)
+    expected = radius_graph(x, 2., engine=engine)
+    assert (expected[1] == (x == 0).all(1).nonzero()).sum() == 32
+    cell = 5 * torch.eye(3, dtype=dtype)
+    periodic = knn_graph(x, 10, cell=cell, engine=engine)
+    sample = fps(x, random_start=False)
+    for g in group.sample(6).to(dtype):
+        assert radius_graph(x @ g.t(), 2., engine=engine).equal(expected)
+        turned = knn_graph(x @ g.t(), 10, cell=cell @ g.t(), engine=engine)
+        assert all(a.equal(b) for a, b in zip(turned, periodic))
+        assert fps(x @ g.t(), random_start=False).equal(sample)
+
+
+def test_a_rotated_cloud_has_the_same_graph(engine):
+    x = torch.randn(300, 3)
+    expected = [set(rows(f)) for f in (knn_graph(x, 8, engine=engine),
+                                       radius_graph(x, .8, engine=engine))]
+    for g in Group('SO(3)').sample(3).float():
+        turned = x @ g.t()
+        assert [set(rows(f)) for f in
+                (knn_graph(turned, 8, engine=engine),
+                 radius_graph(turned, .8, engine=engine))] == expected
+
+
+@pytest.mark.parametrize('budget', [1, 50, 1000])
+def test_chunks(budget, monkeypatch, engine):
+    x, y = inputs('lattice', 3, torch.float32)
+    batch_x, batch_y = torch.randint(3, (25, )), torch.randint(3, (13, ))
+    monkeypatch.setattr(search, 'BUDGET', budget)
+    monkeypatch.setattr(engines, 'TABLE_SIZE', {'cpu': budget, 'cuda': 0})
+    out = knn(x, y, 4, batch_x, batch_y, engine=engine)
+    assert rows(out) == oracle(x, y, batch_x, batch_y, k=4)
+    out = radius(x, y, 2., batch_x, batch_y, engine=engine)
+    assert rows(out) == oracle(x, y, batch_x, batch_y, r=2.)
+
+
+@pytest.mark.cluster
+def test_narrow_tables_are_widened(monkeypatch):
+    pytest.importorskip('torch_cluster')
+    x = torch.rand(500, 3)
+    expected = radius_graph(x, .4, engine='torch')
+    calls = []
+
+    class Narrow(engines.TorchCluster):
+        def radius(self, target, r, cap=None):
+            calls.append((len(target), cap))
+            return super().radius(target, r, cap or 4)
+
+    monkeypatch.setitem(engines.ENGINES, 'torch_cluster', Narrow)
+    assert radius_graph(x, .4, engine='torch_cluster').equal(expected)
+    assert [cap for _, cap in calls] == [None, 16, 64, 256]
+    assert calls[0][0] >= calls[1][0] > calls[3][0]
+
+
+def test_an_incomplete_answer_is_not_taken(monkeypatch):
+    """Kernels for GPUs leave out points that are very far away."""
+    class Ops:
+        @staticmethod
+        def knn(*args):
+            return torch.zeros(2, 1, dtype=torch.long)
+
+    class Lossy(engines.Compiled):
+        missing = staticmethod(lambda device: None)
+        ops = Ops
+
+    monkeypatch.setitem(engines.ENGINES, 'pyg_lib', Lossy)
+    x = torch.randn(20, 3)
+    assert knn_graph(x, 3, engine='pyg_lib').equal(knn_graph(x, 3))
+
+
+def test_nearest(engine):
+    for kind in KINDS[:5]:
+        x, y = inputs(kind, 3, torch.float64)
+        out = nearest(x, y, engine=engine)
+        assert list(enumerate(out.tolist())) == oracle(y, x, k=1)
+    batch_x, batch_y = torch.randint(3, (25, )), torch.randint(3, (13, ))
+    x, y = inputs('random', 2, torch.float32)
+    out = nearest(x, y, batch_x, batch_y, engine=engine)
+    assert list(enumerate(out.tolist())) == oracle(y, x, batch_y, batch_x,
+                                                   k=1)
+    with pytest.raises(ValueError, match="a point in 'y' for each cloud"):
+        nearest(x, y[:1], batch_x, batch_y[:1] * 0 + 1)
+
+
+def test_cosine(engine):
+    x, y = torch.randn(40, 5), torch.randn(9, 5)
+    row, col = knn(x, y, 3, cosine=True, engine=engine)
+    cos = torch.cosine_similarity(x[None], y[:, None], dim=2)
+    assert col.view(9, 3).equal(cos.topk(3, dim=1).indices)
+    assert row.equal(torch.arange(9).repeat_interleave(3))
+    with pytest.raises(ValueError, match='zero vectors'):
+        knn_graph(torch.zeros(3, 3), 1, cosine=True)
+
+
+@pytest.mark.cluster
+def test_same_as_torch_cluster():
+    cluster = pytest.importorskip('torch_cluster')
+    x, y = torch.randn(200, 3).double(), torch.randn(50, 3).double()
+    batch_x = torch.randint(4, (200, )).sort().values
+    batch_y = torch.randint(4, (50, )).sort().values
+    # Even in the order of the edges of k nearest neighbours.
+    assert knn(x, y, 6, batch_x, batch_y).equal(
+        cluster.knn(x, y, 6, batch_x, batch_y))
+    for flow in ('source_to_target', 'target_to_source'):
+        assert knn_graph(x, 6, batch_x, flow=flow).equal(
+            cluster.knn_graph(x, 6, batch_x, flow=flow))
+        assert set(rows(radius_graph(x, .7, batch_x, flow=flow))) == set(
+            rows(cluster.radius_graph(x, .7, batch_x, flow=flow,
+                                      max_num_neighbors=200)))
+    assert set(rows(radius(x, y, .7, batch_x, batch_y))) == set(
+        rows(cluster.radius(x, y, .7, batch_x, batch_y, 200)))
+    assert nearest(x, y, batch_x, batch_y).equal(
+        cluster.nearest(x, y, batch_x, batch_y))
+    assert fps(x, batch_x, .3, random_start=False).equal(
+        cluster.fps(x, batch_x, .3, random_start=False))
+
+
+def fps_oracle(x, batch, ratio, first):
+    out = []
+    for b in range(int(batch.max()) + 1):
+        own = (batch == b).nonzero()[:, 0]
+        chosen = [first[b]] if len(own) else []
+        while len(chosen) < math.ceil(ratio * len(own) - 1e-6):
+            far = (x[own][:, None] - x[chosen]).norm(dim=2).amin(1)
+            chosen.append(int(own[far.argmax()]))
+        out += chosen
+    return out
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('ratio', [.1, .5, 1.])
+@pytest.mark.parametrize('engine_name', [
+    'auto', pytest.param('torch_cluster', marks=pytest.mark.cluster)])
+def test_fps(dtype, ratio, engine_name):
+    if engine_name == 'torch_cluster':
+        pytest.importorskip('torch_cluster')
+    x = torch.randn(90, 3, dtype=dtype)
+    batch = torch.tensor([0, 1, 1, 1, 1, 3, 4, 4])[torch.randint(8, (90, ))]
+    for _ in range(2):
+        first = {int(b): int((batch == b).nonzero()[0])
+                 for b in batch.unique()}
+        out = fps(x, batch, ratio, random_start=False, engine=engine_name)
+        assert out.tolist() == fps_oracle(x, batch, ratio, first)
+        batch = batch.sort().values
+    out = fps(x, batch, ratio, engine=engine_name)
+    counts = torch.bincount(batch)
+    ends = (ratio * counts.double() - 1e-6).ceil().long().cumsum(0).tolist()
+    starts = [0, *ends]
+    first = {b: int(out[starts[b]]) for b in range(5) if counts[b]}
+    assert all(batch[i] == b for b, i in first.items())
+    assert out.tolist() == fps_oracle(x, batch, ratio, first)
+    assert len(fps(x[:0], engine=engine_name)) == 0
+
+
+def test_fps_starts_anywhere():
+    x = torch.randn(4, 3)
+    starts = {int(fps(x, ratio=.25)) for _ in range(200)}
+    assert starts == {0, 1, 2, 3}
+    torch.manual_seed(5)
+    a = fps(torch.randn(50, 3))
+    torch.manual_seed(5)
+    assert fps(torch.randn(50, 3)).equal(a)
+    # 30 * 0.1 is a little more than 3; duplicates come last.
+    assert len(fps(torch.randn(30, 2), ratio=.1)) == 3
+    same = fps(torch.zeros(5, 3), ratio=1., random_start=False)
+    assert same[0] == 0
+
+
+def test_more_neighbors_than_points(engine):
+    x, batch = torch.randn(7, 3), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    with pytest.warns(UserWarning, match='fewer than k=3 neighbors') as seen:
+        out = knn_graph(x, 3, batch, engine=engine)
+    assert seen[0].filename == __file__ and len(seen) == 1
+    assert out.shape == (2, 3 * 2 + 4 * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        knn_graph(x, 2, batch, engine=engine)
+        knn_graph(x, 3, batch, loop=True, engine=engine)
+        # There are always enough images.
+        knn_graph(x, 9, batch, cell=torch.eye(3), engine=engine)
+
+
+@pytest.mark.parametrize('cell', [None, 3 * torch.eye(3)])
+def test_a_cap_keeps_the_nearest_and_warns(cell, engine):
+    x = torch.randn(60, 3).double()
+    for _ in range(2):
+        given = {'cell': cell, 'engine': engine}
+        with pytest.warns(UserWarning, match='max_num_neighbors=5') as seen:
+            out = radius_graph(x, 1.5, max_num_neighbors=5, **given)
+        assert seen[0].filename == __file__
+        expected = oracle(x, x, r=1.5, k=5, skip=True, cell=cell, reach=4)
+        out = (out[0].flip(0), out[1]) if cell is not None else out.flip(0)
+        assert rows(out) == expected
+        x = x.round()  # ties
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        given['max_num_neighbors'] = 60 * 200
+        radius_graph(x, 1.5, **given)
+
+
+def test_warnings_come_once():
+    x = torch.randn(9, 3)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('default')
+        for _ in range(3):
+            knn_graph(x, 20)
+            radius_graph(x, 9., max_num_neighbors=2)
+    assert len(seen) == 2
+
+
+def test_gradients_pass_by():
+    x = torch.randn(20, 3, requires_grad=True)
+    cell = torch.eye(3, requires_grad=True)
+    index, offset = radius_graph(x, .6, cell=cell)
+    assert not index.requires_grad and not offset.requires_grad
+    vector = x[index[0]] + offset.float() @ cell - x[index[1]]
+    vector.square().sum().backward()
+    assert x.grad.isfinite().all() and cell.grad.abs().max() > 0
+
+
+def test_feeds_a_layer():
+    x = torch.randn(12, 3)
+
+    class Mean(MessagePassing):
+        def forward(self, x, edge_index, size=None):
+            return self.propagate(edge_index, x=x, size=size)
+
+    row, col = knn(x, x[:4], 3)
+    out = Mean('mean')((x, x[:4]), torch.stack([col, row]), (12, 4))
+    assert torch.allclose(out, x[col].view(4, 3, 3).mean(1), atol=1e-6)
+
+
+def bad(**changes):
+    given = {'x': torch.randn(5, 3), 'y': torch.randn(4, 3)}
+    given.update(changes)
+    return given
+
+
+NAN = torch.tensor([[0., 1., 2.], [0., math.nan, 0.]])
+FLAT = torch.tensor([[1., 0, 0], [0, 1, 0], [1, 1, 0]])
+
+
+@pytest.mark.parametrize('error, match, given', [
+    (ValueError, "'k' to be a positive integer .*got 0", bad(k=0)),
+    (ValueError, "'k' to be a positive integer .*got 1.5", bad(k=1.5)),
+    (ValueError, "'k' to be a positive integer .*True", bad(k=True)),
+    (ValueError, "'r' to be a positive number .*got -1", bad(r=-1)),
+    (ValueError, "'r' to be a positive number .*got 0", bad(r=0.)),
+    (ValueError, "'r' to be a positive number .*nan", bad(r=math.nan)),
+    (ValueError, "'r' to be a positive number", bad(r='far')),
+    (ValueError, "finite positions 'x' .*nan.* at point 1", bad(x=NAN)),
+    (ValueError, "finite positions 'y'", bad(y=1 / torch.zeros(2, 3))),
+    (ValueError, 'same width', bad(y=torch.randn(4, 2))),
+    (ValueError, r"'x' of shape \[N, D\]", bad(x=torch.randn(2, 3, 3))),
+    (TypeError, 'float32 or float64', bad(x=torch.ones(3, 3).long())),
+    (TypeError, 'float32 or float64', bad(x=torch.ones(3, 3).half())),
+    (TypeError, 'a tensor of positions', bad(x=[[0., 0., 0.]])),
+    (ValueError, 'or neither', bad(batch_x=torch.zeros(5).long())),
+    (ValueError, r"'batch_y' of shape \[4\]", bad(
+        batch_x=torch.zeros(5).long(), batch_y=torch.zeros(5).long())),
+    (TypeError, "'batch_x' to be a tensor of integers", bad(
+        batch_x=torch.zeros(5), batch_y=torch.zeros(4).long())),
+    (ValueError, 'values from -1 to -1', bad(
+        batch_x=-torch.ones(5).long(), batch_y=torch.zeros(4).long())),
+    (ValueError, r"'batch_x' in \[0, 1\)", bad(
+        batch_x=torch.ones(5).long(), batch_y=torch.ones(4).long(),
+        batch_size=1)),
+    (ValueError, "'batch_size' to be a positive", bad(batch_size=0)),
+    (ValueError, "'num_workers' to be a positive", bad(num_workers=-1)),
+    (ValueError, "'max_num_neighbors' to be", bad(r=1., cap=0)),
+    (ValueError, "'engine' to be one of", bad(engine='kdtree')),
+    (ValueError, "'cell' to have a volume", bad(cell=FLAT)),
+    (ValueError, "'cell' to have a volume", bad(cell=math.nan * FLAT)),
+    (ValueError, "'cell' of shape", bad(cell=torch.eye(2))),
+    (ValueError, "'cell' of shape", bad(cell=torch.eye(3).repeat(3, 1))),
+    (ValueError, "'pbc' to be", bad(cell=torch.eye(3), pbc=[True, False])),
+    (ValueError, 'in 3 dimensions', bad(
+        x=torch.rand(3, 2), y=torch.rand(3, 2), cell=torch.eye(3))),
+    (ValueError, "no 'cell' with 'cosine'", bad(cosine=True,
+                                                cell=torch.eye(3))),
+])
+def test_bad_input(error, match, given):
+    with pytest.raises(error, match=match):
+        if 'r' in given:
+            given['max_num_neighbors'] = given.pop('cap', None)
+            radius(**given)
+        else:
+            knn(**{'k': 2, **given})
+
+
+def test_bad_flow_and_ratio():
+    with pytest.raises(ValueError, match="'flow' to be"):
+        knn_graph(torch.randn(5, 3), 2, flow='up')
+    for ratio in (0., 1.1, -1, math.nan):
+        with pytest.raises(ValueError, match="'ratio' in"):
+            fps(torch.randn(5, 3), ratio=ratio)
+    with pytest.raises(ValueError, match='does not sample'):
+        fps(torch.randn(5, 3), engine='scipy')
+
+
+def test_auto():
+    cpu = torch.device('cpu')
+    assert engines.choose_engine('auto', cpu, 3) is engines.Trees
+    assert engines.choose_engine('auto', cpu, 64) is engines.BruteForce
+    gpu = engines.choose_engine('auto', torch.device('cuda'), 3)
+    assert issubclass(gpu, (engines.Compiled, engines.BruteForce))
+    x = torch.randn(3000, 3)
+    assert knn_graph(x, 16).equal(knn_graph(x, 16, engine='torch'))
+    assert radius_graph(x, .4).equal(radius_graph(x, .4, engine='torch'))
+
+
+@pytest.mark.parametrize('name', ['torch_cluster', 'pyg_lib'])
+def test_missing_engine(name):
+    if importlib.util.find_spec(name) is not None:
+        pytest.skip('it is installed')
+    with pytest.raises(ImportError, match='Install it'):
+        knn_graph(torch.randn(5, 3), 2, engine=name)
+
+
+def test_memory_of_brute_force_is_linear():
+    """No table of all distances: 10^5 targets among 10^4 sources."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(t, torch.Tensor):
+                    size = t.untyped_storage().nbytes() // t.element_size()
+                    self.numel = max(self.numel, size)
+            return out
+
+    x = torch.rand(4000, 3)
+    with Largest() as largest:
+        knn_graph(x, 4, engine='torch')
+    assert largest.numel <= engines.TABLE_SIZE['cpu'] < 4000**2 / 10
+
+
+def test_large_cloud_is_fast():
+    x = torch.rand(20_000, 3)
+    knn_graph(x[:100], 16)
+    start = time.process_time()
+    assert knn_graph(x, 16).shape == (2, 320_000)
+    assert time.process_time() - start < 2  # brute force takes far longer
