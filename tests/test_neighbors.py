@@ -9,8 +9,16 @@ import torch
 from torch_geometric.nn import MessagePassing
 
 from pyg_steerable import Group
-from pyg_steerable.graph import (engines, fps, knn, knn_graph, nearest,
-                                 radius, radius_graph, search)
+from pyg_steerable.graph import (
+    engines,
+    fps,
+    knn,
+    knn_graph,
+    nearest,
+    radius,
+    radius_graph,
+    search,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fewer than k:UserWarning'),
@@ -87,6 +95,8 @@ def inputs(kind, dim, dtype, n=25, m=13):
         x, y = (t[:, :1] * torch.ones(dim, dtype=dtype) for t in (x, y))
     if kind == 'lattice':
         x, y = x.mul(1.5).round(), y.mul(1.5).round()
+    if kind == 'far away':
+        x, y = x + 300, y + 300
     if kind == 'empty':
         x = x[:0]
     if kind == 'no targets':
@@ -94,8 +104,8 @@ def inputs(kind, dim, dtype, n=25, m=13):
     return x, y
 
 
-KINDS = ['random', 'duplicated', 'identical', 'collinear', 'lattice', 'empty',
-         'no targets']
+KINDS = ['random', 'duplicated', 'identical', 'collinear', 'lattice',
+         'far away', 'empty', 'no targets']
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -180,6 +190,23 @@ def test_a_point_is_the_neighbor_of_its_images(engine):
     assert {*rows(offset.t())} == {*rows(axes), *rows(-axes)}
     index, offset = knn_graph(x, 26, cell=torch.eye(3), engine=engine)
     assert offset.abs().max() == 1 and len(offset.unique(dim=0)) == 26
+
+
+def test_a_crowd_behind_the_boundary(engine):
+    """Where points are crowded, neighbours are farther than on average."""
+    x = .55 + .01 * torch.rand(60, 3)
+    y, cell = torch.zeros(1, 3), torch.eye(3)
+    index, offset = knn(x, y, 1, cell=cell, engine=engine)
+    assert rows((index, offset)) == oracle(x, y, k=1, cell=cell)
+    assert offset.tolist() == [[-1, -1, -1]]
+
+
+def test_the_last_source_is_tied(engine):
+    """Beside an empty place, which the other target needs not."""
+    x = torch.tensor([0., 10, 12, 12, 0])
+    y = torch.tensor([0., 11])
+    out = radius(x, y, 1.5, engine=engine)
+    assert rows(out) == [(0, 0), (0, 4), (1, 1), (1, 2), (1, 3)]
 
 
 def test_a_cell_for_each_cloud(engine):
@@ -283,7 +310,7 @@ def test_an_incomplete_answer_is_not_taken(monkeypatch):
 
 
 def test_nearest(engine):
-    for kind in KINDS[:5]:
+    for kind in KINDS[:-2]:
         x, y = inputs(kind, 3, torch.float64)
         out = nearest(x, y, engine=engine)
         assert list(enumerate(out.tolist())) == oracle(y, x, k=1)
@@ -508,6 +535,8 @@ def test_bad_flow_and_ratio():
     for ratio in (0., 1.1, -1, math.nan):
         with pytest.raises(ValueError, match="'ratio' in"):
             fps(torch.randn(5, 3), ratio=ratio)
+    with pytest.raises(ValueError, match="'batch_size' to be a positive"):
+        fps(torch.randn(5, 3), batch_size=0)
     with pytest.raises(ValueError, match='does not sample'):
         fps(torch.randn(5, 3), engine='scipy')
 
@@ -532,7 +561,7 @@ def test_missing_engine(name):
 
 
 def test_memory_of_brute_force_is_linear():
-    """No table of all distances: 10^5 targets among 10^4 sources."""
+    """There is no table of all distances."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):

@@ -36,6 +36,8 @@ def read_clouds(name: str, batch_name: str, x: Tensor, batch: Tensor | None,
     the index of each sorted point, if that is another than its place.
     """
     x = _read_points(name, x)
+    if size is not None:
+        size = read_count('batch_size', size)
     if batch is None:
         batch = torch.zeros(len(x), dtype=torch.long, device=x.device)
         return Clouds(x, batch, size or 1), None
@@ -83,3 +85,12 @@ def _read_batch(name: str, batch: Tensor, num_points: int) -> Tensor:
         raise ValueError(f"Expected '{name}' of shape [{num_points}], one "
                          f"entry for each point (got {list(batch.shape)})")
     return batch.long()
+
+
+def read_count(name: str, value) -> int:
+    """A positive integer of a user."""
+    if (isinstance(value, bool) or not hasattr(value, '__index__')
+            or int(value) < 1):
+        raise ValueError(f"Expected '{name}' to be a positive integer (got "
+                         f"{value!r})")
+    return int(value)

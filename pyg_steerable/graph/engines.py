@@ -148,6 +148,7 @@ class Compiled:
 
 
 class PygLib(Compiled):
+    """The library that PyG itself asks for."""
     @staticmethod
     def ops():
         return torch.ops.pyg
@@ -169,6 +170,7 @@ class PygLib(Compiled):
 
 
 class TorchCluster(Compiled):
+    """Its predecessor, which PyG no longer uses."""
     @staticmethod
     def ops():
         import torch_cluster  # noqa: F401

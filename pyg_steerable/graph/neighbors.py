@@ -41,9 +41,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .clouds import Clouds, read_clouds
+from .clouds import Clouds, read_clouds, read_count
 from .engines import choose_engine
-from .periodic import Cells, PeriodicSearch
+from .periodic import PeriodicSearch, read_cells
 from .search import Search
 
 #: The frame of the user's call, seen from :func:`_warn`.
@@ -91,7 +91,7 @@ def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
         ImportError: If an engine is named that is not installed.
     """
     return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
-                      cell, pbc, k=_count('k', k), cosine=cosine)
+                      cell, pbc, k=read_count('k', k), cosine=cosine)
 
 
 def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
@@ -124,7 +124,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
     """
     return _flow(flow, _neighbors(
         x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
-        k=_count('k', k), cosine=cosine, loop=loop))
+        k=read_count('k', k), cosine=cosine, loop=loop))
 
 
 def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
@@ -228,7 +228,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     if num_workers is None:
         num_workers = torch.get_num_threads()
     if cap is not None:
-        cap = _count('max_num_neighbors', cap)
+        cap = read_count('max_num_neighbors', cap)
     if batch_size is None and isinstance(cell, Tensor) and cell.dim() == 3:
         batch_size = len(cell)
     (source, source_order), (target, target_order), eps = _read_pair(
@@ -243,7 +243,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     scale = target.pos.double().norm(dim=1)
     options = {
         'eps': eps,
-        'workers': _count('num_workers', num_workers),
+        'workers': read_count('num_workers', num_workers),
         'engine': choose_engine(engine, source.pos.device,
                                 source.pos.shape[1]),
     }
@@ -253,7 +253,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
             skip = torch.arange(len(source), device=source.pos.device)
         search = Search(source, target, scale, skip=skip, **options)
     else:
-        cells = _read_cells(cell, pbc, source.size, source.pos)
+        cells = read_cells(cell, pbc, source.size, source.pos)
         # Of an image, the point and the offset are rounded too.
         size = source.pos.double().norm(dim=1)
         size = torch.zeros_like(cells.extent).scatter_reduce(
@@ -266,13 +266,13 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     else:
         edges, capped = search.within(r, cap)
         if capped:
-            _warn(f"Some nodes have more than max_num_neighbors={cap} "
-                  f"neighbors: only the nearest are kept. Points j and i may "
-                  f"then be connected one way only")
+            _warn(f'Some nodes have more than max_num_neighbors={cap} '
+                  f'neighbors: only the nearest are kept. Points j and i may '
+                  f'then be connected one way only')
     edges, offset = edges if cell is not None else (edges, None)
     if r is None and len(edges.row) < k * len(target):
-        _warn(f"Some clouds have fewer than k={k} neighbors to offer: their "
-              f"nodes get all that there are")
+        _warn(f'Some clouds have fewer than k={k} neighbors to offer: their '
+              f'nodes get all that there are')
     row, col = edges.row, edges.col
     if source_order is not None:
         col = source_order[col]
@@ -286,8 +286,6 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
 
 def _read_pair(x, y, batch_x, batch_y, size, names):
     """Sources and targets with their orders, and the epsilon of the input."""
-    if size is not None:
-        size = _count('batch_size', size)
     if y is None:
         source = read_clouds(names[0], 'batch', x, batch_x, size)
         return source, source, torch.finfo(source[0].pos.dtype).eps
@@ -330,37 +328,6 @@ def _directions(name, clouds):
                          f"no direction, with 'cosine' (got one, number "
                          f"{bad})")
     return clouds.replace(clouds.pos / norm)
-
-
-def _read_cells(cell, pbc, size: int, pos: Tensor) -> Cells:
-    if pos.shape[1] != 3:
-        raise ValueError(f"Expected positions in 3 dimensions with 'cell' "
-                         f"(got {pos.shape[1]})")
-    cell = torch.as_tensor(cell, dtype=torch.float64, device=pos.device)
-    if cell.shape not in ((3, 3), (size, 3, 3)):
-        raise ValueError(f"Expected 'cell' of shape [3, 3] or, for {size} "
-                         f"clouds, [{size}, 3, 3] (got {list(cell.shape)})")
-    cell = cell.detach().expand(size, 3, 3)
-    volume, sides = cell.det().abs(), cell.norm(dim=2).prod(1)
-    # NaN fails too.
-    if not bool((volume > 1e-6 * sides).all()):
-        bad = int((~(volume > 1e-6 * sides)).nonzero()[0])
-        raise ValueError(f"Expected 'cell' to have a volume (got "
-                         f"{cell[bad].tolist()}). Along an axis that does "
-                         f"not repeat any vector will do")
-    pbc = torch.as_tensor(pbc, device=pos.device)
-    if pbc.dtype != torch.bool or pbc.shape not in ((), (3, ), (size, 3)):
-        raise ValueError(f"Expected 'pbc' to be a bool, or one for each axis "
-                         f"(got {pbc.tolist()})")
-    return Cells(cell, pbc.expand(size, 3))
-
-
-def _count(name: str, value) -> int:
-    if (isinstance(value, bool) or not hasattr(value, '__index__')
-            or int(value) < 1):
-        raise ValueError(f"Expected '{name}' to be a positive integer (got "
-                         f"{value!r})")
-    return int(value)
 
 
 def _length(name: str, value) -> float:

@@ -29,21 +29,20 @@ class Cells:
         pos = clouds.pos.double()[:, None]
         return (pos @ self.inverse[clouds.batch])[:, 0]
 
-    def move(self, clouds: Clouds, pos: Tensor, image: Tensor) -> Tensor:
+    def move(self, clouds: Clouds, image: Tensor) -> Clouds:
         shift = image[:, None].double() @ self.cell[clouds.batch]
-        return pos.double() + shift[:, 0]
+        return clouds.replace(clouds.pos.double() + shift[:, 0])
 
     def wrap(self, clouds: Clouds) -> tuple[Clouds, Tensor]:
         """The points inside their cells, and how often they were moved."""
         moved = -self.fraction(clouds).floor().long()
         moved *= self.pbc[clouds.batch]
-        pos = self.move(clouds, clouds.pos, moved)
-        return Clouds(pos, clouds.batch, clouds.size), moved
+        return self.move(clouds, moved), moved
 
     def images(self, clouds: Clouds, reach: Tensor):
-        r"""All images of the wrapped points that may lie within
-        :math:`[B]` of some point of the cell; which point each is an image
-        of, and of which cell, :math:`[N', 3]`.
+        r"""The images of wrapped points that may lie within :obj:`reach`
+        :math:`[B]` of a point in the cell; with the point that each is an
+        image of, and the cell that it lies in, :math:`[N', 3]`.
         """
         index = torch.arange(len(clouds), device=clouds.pos.device)
         image = clouds.batch.new_zeros(len(clouds), 0)
@@ -61,10 +60,31 @@ class Cells:
             step = step - (count.cumsum(0) - count - low)[copy]
             index = index[copy]
             image = torch.cat([image[copy], step[:, None]], 1)
-        batch = clouds.batch[index]
-        copies = Clouds(clouds.pos[index], batch, clouds.size)
-        copies.pos = self.move(copies, copies.pos, image)
-        return copies, index, image
+        return self.move(clouds.take(index), image), index, image
+
+
+def read_cells(cell, pbc, size: int, pos: Tensor) -> Cells:
+    """The cells that a user gives for clouds of these positions."""
+    if pos.shape[1] != 3:
+        raise ValueError(f"Expected positions in 3 dimensions with 'cell' "
+                         f"(got {pos.shape[1]})")
+    cell = torch.as_tensor(cell, dtype=torch.float64, device=pos.device)
+    if cell.shape not in ((3, 3), (size, 3, 3)):
+        raise ValueError(f"Expected 'cell' of shape [3, 3] or, for {size} "
+                         f"clouds, [{size}, 3, 3] (got {list(cell.shape)})")
+    cell = cell.detach().expand(size, 3, 3)
+    volume, sides = cell.det().abs(), cell.norm(dim=2).prod(1)
+    # NaN fails too.
+    if not bool((volume > 1e-6 * sides).all()):
+        bad = int((~(volume > 1e-6 * sides)).nonzero()[0])
+        raise ValueError(f"Expected 'cell' to have a volume (got "
+                         f"{cell[bad].tolist()}). Along an axis that does "
+                         f"not repeat any vector will do")
+    pbc = torch.as_tensor(pbc, device=pos.device)
+    if pbc.dtype != torch.bool or pbc.shape not in ((), (3, ), (size, 3)):
+        raise ValueError(f"Expected 'pbc' to be a bool, or one for each axis "
+                         f"(got {pbc.tolist()})")
+    return Cells(cell, pbc.expand(size, 3))
 
 
 class PeriodicSearch:

@@ -46,11 +46,11 @@ def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5,
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"Expected 'ratio' in (0, 1] (got {ratio!r})")
-    clouds, order = read_clouds('x', 'batch', x, batch, batch_size)
-    chosen = choose_engine(engine, x.device, 1)
     if engine == 'scipy':
         raise ValueError("Expected 'engine' to be 'torch', 'pyg_lib' or "
                          "'torch_cluster' (got 'scipy'): it does not sample")
+    clouds, order = read_clouds('x', 'batch', x, batch, batch_size)
+    chosen = choose_engine(engine, clouds.pos.device, clouds.pos.shape[1])
     if not len(clouds):
         return clouds.batch
     if issubclass(chosen, Compiled):

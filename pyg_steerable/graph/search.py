@@ -109,7 +109,8 @@ class Search:
         """Orders the candidates :obj:`col [n, w]` (or -1) of some targets."""
         dist = torch.zeros_like(col, dtype=torch.float64)
         for x, y in zip(self.x, self.y):
-            dist.addcmul_(*2 * (x[col] - y[row, None], ))
+            step = x[col] - y[row, None]
+            dist.addcmul_(step, step)
         dist.sqrt_()
         drop = col < 0
         if self.skip is not None:
