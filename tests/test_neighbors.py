@@ -96,7 +96,7 @@ def inputs(kind, dim, dtype, n=25, m=13):
     if kind == 'lattice':
         x, y = x.mul(1.5).round(), y.mul(1.5).round()
     if kind == 'far away':
-        x, y = x + 300, y + 300
+        x, y = x + 3000, y + 3000
     if kind == 'empty':
         x = x[:0]
     if kind == 'no targets':
@@ -176,7 +176,7 @@ def test_periodic(name, pbc, dtype, engine):
         assert rows((index.flip(0), offset)) == expected
         # As the user will compute it.
         vector = x[index[0]] + offset.to(dtype) @ cell - x[index[1]]
-        assert (vector.norm(dim=1) <= 2.5 + 1e-5).all()
+        assert (vector.norm(dim=1) <= 2.5 + 1e-4).all()
         index, offset = knn_graph(x, 9, loop=loop, **given)
         expected = oracle(x, x, k=9, skip=not loop, **known)
         assert rows((index.flip(0), offset)) == expected
@@ -352,8 +352,9 @@ def test_same_as_torch_cluster():
         rows(cluster.radius(x, y, .7, batch_x, batch_y, 200)))
     assert nearest(x, y, batch_x, batch_y).equal(
         cluster.nearest(x, y, batch_x, batch_y))
-    assert fps(x, batch_x, .3, random_start=False).equal(
-        cluster.fps(x, batch_x, .3, random_start=False))
+    # In binary .3 * 10 may be more than 3, and is for them.
+    assert fps(x, batch_x, .25, random_start=False).equal(
+        cluster.fps(x, batch_x, .25, random_start=False))
 
 
 def fps_oracle(x, batch, ratio, first):
@@ -401,8 +402,7 @@ def test_fps_starts_anywhere():
     a = fps(torch.randn(50, 3))
     torch.manual_seed(5)
     assert fps(torch.randn(50, 3)).equal(a)
-    # 30 * 0.1 is a little more than 3; duplicates come last.
-    assert len(fps(torch.randn(30, 2), ratio=.1)) == 3
+    assert len(fps(torch.randn(30, 2), ratio=.1)) == 3  # .1 * 30 > 3
     same = fps(torch.zeros(5, 3), ratio=1., random_start=False)
     assert same[0] == 0
 

@@ -55,7 +55,8 @@ def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5,
         return clouds.batch
     if issubclass(chosen, Compiled):
         ptr = clouds.ptr.unique_consecutive()  # without empty clouds
-        index = chosen.fps(clouds.pos, ptr, ratio, random_start)
+        # Their product with the size, in float32, must not exceed it.
+        index = chosen.fps(clouds.pos, ptr, ratio * (1 - 3e-7), random_start)
     else:
         index = _sample(clouds, ratio, random_start)
     return index if order is None else order[index]
@@ -63,7 +64,7 @@ def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5,
 
 def _sample(clouds: Clouds, ratio: float, random_start: bool) -> Tensor:
     # 0.1 * 30 is a little more than 3.
-    wanted = (ratio * clouds.count.double() - 1e-6).ceil().long()
+    wanted = (ratio * (1 - 1e-9) * clouds.count.double()).ceil().long()
     end = wanted.cumsum(0)
     out = clouds.batch.new_empty(int(end[-1]))
     # Clouds of like size together, so that padding at most doubles them.
