@@ -364,7 +364,7 @@ def report(args, module, trainer, tests, classes) -> dict:
         'train_accuracy': 'training', 'val_accuracy': 'validation'},
         'accuracy [%]', 'linear')
     picture = plot_confusion(args.out, matrices['z'].numpy(), classes,
-                             f"{args.group}, {args.kernel} kernels")
+                             f'{args.group}, {args.kernel} kernels')
     save_json(args.out / 'results.json', results)
     for protocol, value in results['test_accuracy'].items():
         print(f'test accuracy, trained/tested with rotations {protocol}: '
