@@ -149,11 +149,14 @@ def loaders(train, valid, batch_size: int, seed: int):
             DataLoader(valid, max(batch_size, 128)))
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raises a ValueError that names the file unless it can be loaded."""
+def check_checkpoint(path: Path) -> int:
+    """The step that a checkpoint was written at; a ValueError that names the
+    file unless it can be loaded.
+    """
     try:
         state = torch.load(path, map_location='cpu', weights_only=False)
-        missing = {'state_dict', 'epoch', 'optimizer_states'} - set(state)
+        missing = {'state_dict', 'epoch', 'global_step',
+                   'optimizer_states'} - set(state)
     except Exception as error:
         raise ValueError(
             f"Expected '{path}' to be a checkpoint of this example (got a "
@@ -163,6 +166,7 @@ def check_checkpoint(path: Path) -> None:
         raise ValueError(f"Expected '{path}' to be a checkpoint of this "
                          f"example (got one without {sorted(missing)}). "
                          f"Delete it or pass '--fresh' to start again")
+    return state['global_step']
 
 
 def fit(module: L.LightningModule, train_loader, valid_loader, args,
@@ -192,16 +196,15 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
     logger = _ResumingCSVLogger(out)
     callbacks.append(LearningRateMonitor('epoch'))
     trainer = L.Trainer(
-        max_epochs=args.epochs, accelerator=args.device,
-        devices=args.devices if str(args.devices) == 'auto' else
-        int(args.devices), logger=logger, callbacks=callbacks,
+        max_epochs=args.epochs, accelerator=args.device, **_processes(args),
+        logger=logger, callbacks=callbacks,
         precision='bf16-mixed' if args.bf16 else '32-true',
         enable_progress_bar=not args.quiet, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0,
         log_every_n_steps=20, default_root_dir=out)
     resume = out / 'last.ckpt'
     if resume.exists():
-        check_checkpoint(resume)
+        logger.forget_after(check_checkpoint(resume))
         print(f'resuming from {resume}')
     trainer.fit(module, train_loader, valid_loader,
                 ckpt_path=resume if resume.exists() else None,
@@ -209,15 +212,34 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
     return trainer, Path(best.best_model_path or resume)
 
 
+def _processes(args) -> dict:
+    """The trainer's devices and nodes: what torchrun started, else
+    --devices. ('auto' means one process on a CPU, torchrun or not.)
+    """
+    if 'LOCAL_WORLD_SIZE' in os.environ:
+        devices = int(os.environ['LOCAL_WORLD_SIZE'])
+        return dict(devices=devices, strategy='ddp' if int(
+            os.environ['WORLD_SIZE']) > 1 else 'auto',
+            num_nodes=int(os.environ['WORLD_SIZE']) // devices)
+    return dict(devices=args.devices if str(args.devices) == 'auto' else
+                int(args.devices))
+
+
 class _ResumingCSVLogger(CSVLogger):
     """metrics.csv in the run's folder, continued after a restart."""
     def __init__(self, folder: Path):
-        super().__init__(folder, name='', version='')
+        super().__init__(folder, name='', version='',
+                         flush_logs_every_n_steps=1)
         self._before = []
         path = Path(folder) / 'metrics.csv'
         if path.exists():
             with path.open() as file:
                 self._before = list(csv.DictReader(file))
+
+    def forget_after(self, step: int) -> None:
+        """Drops the lines of steps that will be taken again."""
+        self._before = [row for row in self._before
+                        if int(row['step']) < step]
 
     @property
     def experiment(self):

@@ -233,7 +233,8 @@ class Regression(L.LightningModule):
     def training_step(self, batch, _):
         loss = (self(batch) - batch.y).abs().mean()
         self.log('train_mae', loss * self.scale, prog_bar=True,
-                 on_step=False, on_epoch=True, batch_size=batch.num_graphs)
+                 on_step=False, on_epoch=True, batch_size=batch.num_graphs,
+                 sync_dist=True)
         self.log('loss', loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
 
@@ -333,6 +334,7 @@ def main(argv=None) -> dict:
                         args, 'val_mae')
     if not trainer.is_global_zero:
         return {}
+    print(f'trained by {trainer.world_size} process(es)')
     state = torch.load(best, map_location='cpu', weights_only=False)
     module.load_state_dict(state['state_dict'])
     return report(args, module.cpu(), train, valid, test, parameters)

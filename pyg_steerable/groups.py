@@ -183,16 +183,28 @@ def _is_closed(elements: np.ndarray, generators: np.ndarray,
     return bool(gap < max(1e-4 / n, 2e-7 * n if coarse else 0.))
 
 
+#: An orthonormal basis of the symmetric 3x3 matrices without trace, [5, 9].
+_TRACELESS = np.array([[[0, 1, 0], [1, 0, 0], [0, 0, 0]],
+                       [[0, 0, 0], [0, 0, 1], [0, 1, 0]],
+                       [[0, 0, 1], [0, 0, 0], [1, 0, 0]],
+                       [[1, 0, 0], [0, -1, 0], [0, 0, 0]],
+                       [[1, 0, 0], [0, 1, 0], [0, 0, -2]]
+                       ]).reshape(5, 9) / np.sqrt([[2], [2], [2], [2], [6]])
+
+
 def _fixed_line(generators: np.ndarray) -> np.ndarray | None:
-    """A unit vector v with g v = +v or -v for all generators, or None."""
-    # v v^T spans, with 1, the matrices S that satisfy g S g^T = S.
-    constraint = [np.kron(g, g) - np.eye(9) for g in generators]
-    _, s, rows = np.linalg.svd(np.concatenate(constraint))
-    for S in rows[s < 1e-6].reshape(-1, 3, 3):
-        for v in np.linalg.eigh(S + S.T)[1].T:
-            if np.allclose(np.abs(generators @ v @ v), 1, atol=1e-9):
-                return v if v[np.abs(v) > 1e-6][0] > 0 else -v
-    return None
+    """The axis of the continuous group that the generators generate, a unit
+    vector, or None if it has all rotations.
+    """
+    # The only symmetric S without trace with g S g^T = S is 3 v v^T - 1.
+    constraint = np.concatenate([(np.kron(g, g) - np.eye(9)) @ _TRACELESS.T
+                                 for g in generators])
+    _, s, rows = np.linalg.svd(constraint)
+    if s[-1] > 1e-6:
+        return None
+    value, vectors = np.linalg.eigh((rows[-1] @ _TRACELESS).reshape(3, 3))
+    v = vectors[:, np.abs(value).argmax()]
+    return v if v[np.abs(v) > 1e-6][0] > 0 else -v
 
 
 class Group:

@@ -81,11 +81,12 @@ def test_bad_options(tmp_path):
 
 def test_two_processes(tmp_path):
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone',
          '--nproc-per-node', '2', str(EXAMPLES / 'qm9.py'), *QUIET, '--out',
          str(tmp_path)], check=True, env=environment, timeout=240,
-        capture_output=True)
+        capture_output=True, text=True)
+    assert done.stdout.count('trained by 2 process(es)') == 1
     found = json.loads((tmp_path / 'results.json').read_text())
     assert found['test_mae'] > 0
 

@@ -166,6 +166,15 @@ def test_generators_do_not_matter(name):
         assert group.order == named.order
 
 
+@pytest.mark.parametrize('angle', [1e-3, 1., 3.1415])
+def test_axis_is_found_exactly(angle):
+    for v in torch.randn(20, 3, dtype=torch.float64):
+        v = v / v.norm()
+        group = Group.from_generators([rotation(v, angle)])
+        assert group.dim == 1
+        assert abs(abs(float(group.axis @ v)) - 1) < 1e-14
+
+
 @pytest.mark.parametrize('name', list(ORDER))
 def test_permuted_and_perturbed_generators(name):
     named = Group(name)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .clouds import Clouds
 
 #: Candidates that are looked at together.
-BUDGET = 2**20
+BUDGET = 2**21
 #: Distances count as equal within so many roundings of the positions.
 ROUNDINGS = 8
 

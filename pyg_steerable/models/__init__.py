@@ -1,5 +1,19 @@
 """The papers' networks, one file each."""
+from .amino import AminoAcidNet
+from .cath import CathCNN, CathNet
 from .modelnet import ModelNetClassifier, ModelNetSegmenter
 from .qm9 import QM9Net
+from .shrec import ShrecNet
+from .tetris import TetrisCNN, TetrisNet
 
-__all__ = ['QM9Net', 'ModelNetClassifier', 'ModelNetSegmenter']
+__all__ = [
+    'QM9Net',
+    'ModelNetClassifier',
+    'ModelNetSegmenter',
+    'TetrisNet',
+    'TetrisCNN',
+    'ShrecNet',
+    'CathNet',
+    'CathCNN',
+    'AminoAcidNet',
+]

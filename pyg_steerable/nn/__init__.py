@@ -14,6 +14,13 @@ from ..layers import (
 from .calibrate import calibrate
 from .conv import HarmonicSteerableConv, ImplicitSteerableConv, SteerableConv
 from .hierarchy import Level, hierarchy
+from .lattice_block import (
+                            LatticeBlock,
+                            LatticeDropout,
+                            LatticeGate,
+                            LatticeNormConv,
+                            lattice_stack,
+)
 from .lattice_conv import LatticeSteerableConv, LatticeSteerableConvTranspose
 from .lattice_pool import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
 from .pool import (
@@ -31,6 +38,11 @@ __all__ = [
     'HarmonicSteerableConv',
     'LatticeSteerableConv',
     'LatticeSteerableConvTranspose',
+    'LatticeNormConv',
+    'LatticeBlock',
+    'lattice_stack',
+    'LatticeGate',
+    'LatticeDropout',
     'LatticeLowPass',
     'LatticeAvgPool',
     'LatticeGlobalPool',

@@ -1,0 +1,388 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from pyg_steerable import FieldType, Group
+from pyg_steerable.graph import voxel_to_graph
+from pyg_steerable.layers import (
+    FieldBatchNorm,
+    NormActivation,
+    QuotientELU,
+    TensorProductActivation,
+)
+from pyg_steerable.models import (
+    AminoAcidNet,
+    CathCNN,
+    CathNet,
+    ShrecNet,
+    TetrisCNN,
+    TetrisNet,
+)
+from pyg_steerable.nn import (
+    LatticeBlock,
+    LatticeDropout,
+    LatticeGate,
+    LatticeNormConv,
+    LatticeSteerableConv,
+    lattice_stack,
+)
+
+ROTATIONS = Group('O').elements  # the cube's, 24
+MIRROR = torch.diag(torch.tensor([-1., 1., 1.], dtype=torch.float64))
+A = FieldType('2x0e + 1x1o + 1x2e', 'SO(3)')
+B = FieldType('1x0e + 2x1o + 1x0e', 'SO(3)')
+
+# Small variants, and grids that all strides fit on both sides.
+NETS = {
+    'tetris': (TetrisNet, 5, dict(fields=('2x0e + 1x1o', '1x0e + 1x2e + 1x3o',
+                                          '2x0e + 1x1o'), invariants=4)),
+    'tetris, rough': (TetrisNet, 5, dict(
+        fields=('2x0e + 1x1o', ), invariants=4, strides=(2, 1),
+        smooth=False)),
+    'shrec': (ShrecNet, 13, dict(fields=('2x0e + 1x1o', '1x0e + 1x2e'),
+                                 invariants=4, strides=(2, 2, 1))),
+    'shrec, smooth': (ShrecNet, 5, dict(fields=('2x0e + 1x1o', ),
+                                        invariants=4, strides=(2, 1),
+                                        smooth=True)),
+    'cath': (CathNet, 9, dict(channels=(1, 2), blocks=(2, 2), max_degree=2,
+                              invariants=6)),
+    'amino': (AminoAcidNet, 37, dict(size=37, channels=(1, 1, 2, 2),
+                                     max_degree=1, hidden=8)),
+    'tetris cnn': (TetrisCNN, 5, dict(channels=(2, 3, 4, 5))),
+    'cath cnn': (CathCNN, 9, dict(channels=(2, 4), blocks=(2, 1))),
+}
+STEERABLE = [name for name in NETS if 'cnn' not in name and name != 'amino']
+
+
+def build(name, **options):
+    cls, size, small = NETS[name]
+    torch.manual_seed(0)
+    model = cls(**small, **options).double()
+    channels = 2 if name == 'amino' else 1
+    return model, torch.rand(2, channels, *3 * [size], dtype=torch.float64)
+
+
+def turned(voxels, field_type, R):
+    """Fields on a grid, turned about its centre."""
+    voxels = field_type.transform(voxels.movedim(1, -1), R).movedim(-1, 1)
+    # Positions are (x, y, z), the axes of voxels z, y, x.
+    P = R.flip(0, 1)
+    voxels = voxels.permute(0, 1, *(2 + P.abs().argmax(dim=1)).tolist())
+    return voxels.flip([2 + a for a in range(3) if P[a].sum() < 0])
+
+
+def randn(field_type, size, batch=1):
+    return torch.randn(batch, field_type.dim, *3 * [size],
+                       dtype=torch.float64)
+
+
+# Sizes #######################################################################
+
+
+@pytest.mark.parametrize('cls, count', [
+    (TetrisNet, 41_198),
+    (TetrisCNN, 6_221_832),
+    (ShrecNet, 142_617),
+    (CathNet, 143_560),
+    (CathCNN, 15_878_764),
+    (AminoAcidNet, 32_588_981),
+])
+def test_number_of_parameters(cls, count):
+    """Those of the papers; 32.6 million is all that is known of the last."""
+    with torch.device('meta'):
+        model = cls()
+    parameters = [*model.parameters()]
+    assert all(p.requires_grad for p in parameters)
+    assert sum(p.numel() for p in parameters) == count
+    if cls is AminoAcidNet:
+        assert abs(count / 32.6e6 - 1) < 1e-3
+
+
+@pytest.mark.parametrize('build, size, expected', [
+    (lambda: TetrisNet(fields=3 * ('1x0e', ), invariants=1), 36,
+     [40, 44, 26, 17]),
+    (lambda: ShrecNet(fields=7 * ('1x0e', ), invariants=1), 64,
+     [34, 38, 21, 25, 15, 19, 12, 16]),
+    (lambda: CathNet(channels=4 * (1, ), blocks=4 * (1, ), max_degree=0,
+                     invariants=1), 50,
+     [50, 50, 50, 50, 25, 50, 25, 13, 25, 13, 7, 13]),
+    (lambda: AminoAcidNet(in_channels=1, channels=4 * (1, ), max_degree=0,
+                          hidden=1), 48, [24, 20, 7, 3]),
+])
+def test_grids_of_the_papers(build, size, expected):
+    """Voxels behind each convolution, also those of shortcuts."""
+    model, sizes = build().eval(), []
+    for conv in model.modules():
+        if isinstance(conv, LatticeSteerableConv):
+            conv.register_forward_hook(
+                lambda _, __, out: sizes.append(out.shape[-1]))
+    with torch.no_grad():
+        model(torch.rand(1, 1, size, size, size))
+    assert sizes == expected
+
+
+# Networks ####################################################################
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_shapes_and_training(name):
+    model, x = build(name, num_classes=3)
+    out = model(x)
+    assert out.shape == (2, 3) and out.isfinite().all()
+    # In evaluation, as batch norm hides biases before it.
+    model.eval()(x).square().sum().backward()
+    idle = [key for key, p in model.named_parameters()
+            if p.numel() and (p.grad is None or not p.grad.any())]
+    assert not idle
+
+
+@pytest.mark.parametrize('name', STEERABLE)
+def test_invariance(name):
+    model, x = build(name)
+    model(x)  # statistics of batch norm that are not the initial ones
+    model.eval()
+    scalar = FieldType('1x0e', 'SO(3)')
+    with torch.no_grad():
+        out = model(x)
+        spread = (out[0] - out[1]).abs().max()
+        assert spread > 1e-8  # of two examples
+        for R in ROTATIONS:
+            moved = model(turned(x, scalar, R))
+            assert (moved - out).abs().max() < 1e-11 * out.abs().max()
+
+
+def test_strides_that_do_not_fit_break_invariance():
+    model, _ = build('tetris')
+    x = torch.rand(1, 1, 6, 6, 6, dtype=torch.float64)
+    out, moved = model.eval()(x), model(x.flip(2, 3))
+    assert (moved - out).abs().max() > 1e-8 * out.abs().max()
+
+
+@pytest.mark.parametrize('group', ['SO(3)', 'O(3)'])
+def test_mirrors(group):
+    """Left and right differ under SO(3) only."""
+    model, x = build('tetris', group=group)
+    out, mirrored = model.eval()(x), model(x.flip(4))
+    same = (mirrored - out).abs().max() < 1e-11 * out.abs().max()
+    assert same == (group == 'O(3)')
+
+
+def test_features_of_amino_acids():
+    """The convolutions are equivariant, the dense layers are not."""
+    model, _ = build('amino')
+    x = torch.rand(1, 2, 41, 41, 41, dtype=torch.float64)
+    in_type, out_type = FieldType('2x0e', 'SO(3)'), FieldType.sphere(
+        2, 1, 'SO(3)')
+    with torch.no_grad():
+        out = model.features(x)
+        assert out.shape == (1, 8, 2, 2, 2)
+        for R in ROTATIONS[::3]:
+            moved = model.features(turned(x, in_type, R))
+            error = (moved - turned(out, out_type, R)).abs().max()
+            assert error < 1e-11 * out.abs().max()
+
+
+def test_cnn_is_not_invariant():
+    model, x = build('tetris cnn')
+    out, moved = model.eval()(x), model(x.flip(2, 3))
+    assert (moved - out).abs().max() > 1e-8 * out.abs().max()
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_state_and_copies(name):
+    model, x = build(name)
+    model(x)
+    out = model.eval()(x)
+    cls, _, small = NETS[name]
+    other = cls(**small).double().eval()
+    assert not torch.equal(other(x), out)
+    other.load_state_dict(model.state_dict())
+    for twin in (other, copy.deepcopy(model),
+                 pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x), out)
+
+
+@pytest.mark.parametrize('build, match', [
+    (lambda: TetrisNet(strides=(1, 2)), "'strides'"),
+    (lambda: TetrisCNN(strides=(1, 2)), "'strides'"),
+    (lambda: ShrecNet(fields=('8x0e', )), "'strides'"),
+    (lambda: CathNet(blocks=(3, 4, 6)), "'blocks'"),
+    (lambda: CathCNN(blocks=(3, 4, 0, 3)), "'blocks'"),
+    (lambda: CathNet(dropout=1.5), "'p'"),
+    (lambda: AminoAcidNet(channels=(4, 8)), "'channels'"),
+    (lambda: AminoAcidNet(size=36), 'at least 37'),
+    (lambda: AminoAcidNet(size=37, hidden=8)(torch.rand(1, 2, 48, 48, 48)),
+     "'size'"),
+    (lambda: TetrisNet()(torch.rand(1, 9, 9, 9)), 'B, C, D, H, W'),
+    (lambda: ShrecNet()(torch.rand(1, 2, 9, 9, 9)), 'fields of type'),
+    (lambda: LatticeGate(A)(torch.rand(2, A.dim)), 'second dimension'),
+    (lambda: LatticeDropout(A)(torch.rand(A.dim)), 'second dimension'),
+    (lambda: lattice_stack([A, B], [1, 1]), "'strides'"),
+])
+def test_bad_input(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+# Blocks ######################################################################
+
+
+@pytest.mark.parametrize('activation', [
+    LatticeGate, NormActivation, TensorProductActivation, None
+])
+def test_blocks_are_equivariant(activation):
+    torch.manual_seed(0)
+    block = LatticeBlock(A, B, 3, activation=activation, norm=True).double()
+    x = randn(A, 5, 2)
+    out = block(x)  # in training: statistics commute with rotations, too
+    assert out.shape == (2, B.dim, 5, 5, 5)
+    for R in ROTATIONS[::2]:
+        error = (block(turned(x, A, R)) - turned(out, B, R)).abs().max()
+        assert error < 1e-12 * out.abs().max()
+    moved = turned(block(turned(x, A, MIRROR)), B, MIRROR)
+    assert (moved - out).abs().max() > 1e-3
+
+
+def test_quotient_activation_on_voxels():
+    T = FieldType.sphere(2, 1, 'O')  # a finite group: exact
+    torch.manual_seed(0)
+    block = LatticeBlock(T, T, 3, activation=QuotientELU).double()
+    x, R = randn(T, 4), ROTATIONS[7]
+    error = block(turned(x, T, R)) - turned(block(x), T, R)
+    assert error.abs().max() < 1e-12
+
+
+def test_gate():
+    gate = LatticeGate(B)  # blocks 1x0e, 2x1o, 1x0e, gates first
+    assert gate.num_gates == 2
+    x = torch.randn(4, gate.in_type.dim, 2, 2, 2)
+    out = gate(x)
+    assert torch.equal(out[:, 0], x[:, 2].relu())
+    assert torch.equal(out[:, 7], x[:, 9].relu())
+    for copy_ in range(2):
+        here = slice(1 + 3 * copy_, 4 + 3 * copy_)
+        expected = x[:, 2:][:, here] * x[:, copy_, None].sigmoid()
+        assert torch.allclose(out[:, here], expected)
+    nodes = x.movedim(1, -1).flatten(0, 3)
+    assert torch.allclose(gate(nodes), out.movedim(1, -1).flatten(0, 3))
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('training', [False, True])
+def test_folded_norm(bias, training):
+    """As the norm and the convolution one after the other, where no voxels
+    are missing.
+    """
+    torch.manual_seed(0)
+    conv = LatticeNormConv(A, B, 3, padding=0, bias=bias,
+                           momentum=0.3).double()
+    plain = LatticeSteerableConv(A, B, 3, padding=0, bias=bias).double()
+    norm = FieldBatchNorm(A, momentum=0.3, affine=False).double()
+    plain.load_state_dict(conv.state_dict(), strict=False)
+    if bias:
+        torch.nn.init.normal_(plain.lin.bias)
+        conv.lin.bias.data = plain.lin.bias.data.clone()
+    x = (3 * randn(A, 5, 2) + 2).requires_grad_()
+    for layer in (conv, norm):
+        layer(x if layer is conv else x.movedim(1, -1))  # statistics
+        layer.train(training)
+    expected = plain(norm(x.movedim(1, -1)).movedim(-1, 1))
+    out = conv(x)
+    assert torch.allclose(out, expected, atol=1e-12, rtol=0)
+    assert torch.allclose(norm.running_mean, conv.norm.running_mean)
+    assert torch.allclose(norm.running_var, conv.norm.running_var)
+    for y in (out, expected):
+        x.grad = None
+        (y**3).sum().backward()
+        grads = (x.grad, (conv if y is out else plain).kernel.weight.grad)
+        if y is out:
+            ours = grads
+    for mine, theirs in zip(ours, grads):
+        assert torch.allclose(mine, theirs, atol=1e-10 * theirs.abs().max())
+
+
+@pytest.mark.parametrize('path', ['graph', 'dense', 'reference'])
+@pytest.mark.parametrize('training', [False, True])
+def test_norm_on_graphs(path, training):
+    torch.manual_seed(0)
+    block = LatticeBlock(A, B, 3, norm=True, path=path).double()
+    x = randn(A, 5, 2) + 1
+    block(x)
+    block.train(training)
+    twin = copy.deepcopy(block)
+    lattice = Batch.from_data_list([voxel_to_graph(v, 3) for v in x])
+    out = lattice.scatter(block(lattice.x, lattice))
+    assert torch.allclose(out, twin(x), atol=1e-12, rtol=0)
+    for mine, theirs in zip(block.buffers(), twin.buffers()):
+        assert torch.allclose(mine, theirs)
+
+
+def test_norm_on_sparse_graphs_counts_nodes_only():
+    torch.manual_seed(0)
+    x, mask = randn(A, 5)[0] + 1, torch.rand(5, 5, 5) < 0.6
+    outs, states = [], []
+    for path in ('graph', 'dense'):
+        torch.manual_seed(1)
+        conv = LatticeNormConv(A, B, 3, path=path).double()
+        lattice = voxel_to_graph(x, 3, mask=mask)
+        outs.append(conv(lattice.x, lattice))
+        states.append(conv.norm.running_mean)
+    assert torch.allclose(*outs, atol=1e-12, rtol=0)
+    assert torch.equal(*states)
+    mean = lattice.x.mean(0)[:2]
+    assert torch.allclose(states[0].abs(), 0.1 * mean.abs())
+
+
+def test_export_holds_the_norm():
+    torch.manual_seed(0)
+    conv = LatticeNormConv(A, B, 3, stride=2).double()
+    x = randn(A, 7, 2) + 1
+    conv(x)
+    conv.eval()
+    assert torch.allclose(conv.to_conv3d()(x), conv(x), atol=1e-12, rtol=0)
+    conv.reset_parameters()
+    assert not conv.norm.running_mean.any()
+
+
+def test_norm_under_autocast():
+    torch.manual_seed(0)
+    conv = LatticeNormConv(A, B, 3)
+    x = randn(A, 5, 2).float()
+    expected = conv(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = conv(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).norm() < 3e-2 * expected.norm()
+
+
+def test_dropout():
+    torch.manual_seed(0)
+    T = FieldType('40x0e + 40x1o', 'SO(3)')
+    drop, x = LatticeDropout(T, 0.25), torch.ones(3, T.dim, 3, 3, 3)
+    out = drop(x)
+    assert torch.equal(out, out[..., :1, :1, :1].expand_as(out))
+    vectors = out[:, 40:, 0, 0, 0].unflatten(1, (40, 3))
+    assert torch.equal(vectors, vectors[..., :1].expand_as(vectors))
+    assert set(out.unique().tolist()) == {0., float(out.max())}
+    assert out.max() == pytest.approx(4 / 3)
+    assert 0.6 < (out > 0).float().mean() < 0.9
+    assert not torch.equal(out[0], out[1])
+    lattice = Batch.from_data_list([voxel_to_graph(v, 3) for v in x])
+    nodes = lattice.scatter(drop(lattice.x, lattice))
+    assert torch.equal(nodes, nodes[..., :1, :1, :1].expand_as(nodes))
+    assert not torch.equal(nodes[0], nodes[1])
+    assert drop.eval()(x) is x
+
+
+def test_stack():
+    rough = lattice_stack([A, B, A], [2, 1], kernel_size=3)
+    smooth = lattice_stack([A, B, A], [2, 1], kernel_size=3, smooth=True)
+    x = torch.randn(1, A.dim, 7, 7, 7)
+    assert rough(x).shape == smooth(x).shape == (1, A.dim, 4, 4, 4)
+    assert rough[0].conv.stride == 2 and smooth[0].conv.stride == 1
+    before = rough[0].conv.kernel.weight.clone()
+    rough[0].reset_parameters()
+    assert not torch.equal(rough[0].conv.kernel.weight, before)
