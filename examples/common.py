@@ -142,10 +142,10 @@ class SeedEachBatch(Callback):
                   trainer.global_rank)) % 2**31, verbose=False)
 
 
-def loaders(train, valid, batch_size: int, seed: int):
+def loaders(train, valid, batch_size: int, seed: int, sampler=None):
     """The loaders of the training and validation sets."""
-    return (DataLoader(train, batch_size,
-                       sampler=EpochSampler(train, seed), drop_last=True),
+    sampler = EpochSampler(train, seed) if sampler is None else sampler
+    return (DataLoader(train, batch_size, sampler=sampler, drop_last=True),
             DataLoader(valid, max(batch_size, 128)))
 
 
@@ -170,11 +170,11 @@ def check_checkpoint(path: Path) -> int:
 
 
 def fit(module: L.LightningModule, train_loader, valid_loader, args,
-        monitor: str) -> tuple[L.Trainer, Path]:
+        monitor: str, **options) -> tuple[L.Trainer, Path]:
     """Trains, or goes on where the last checkpoint in :obj:`args.out`
-    stopped. Returns the trainer and the path of the best checkpoint. (Only
-    the log may lack a line: that of an epoch whose checkpoint was just
-    written when the run was killed.)
+    stopped. Further options go to the trainer. Returns it, and the path of
+    the best checkpoint. (Only the log may lack a line: that of an epoch whose
+    checkpoint was just written when the run was killed.)
     """
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
     warnings.filterwarnings('ignore', '.*Checkpoint directory .* exists.*')
@@ -201,7 +201,7 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
         precision='bf16-mixed' if args.bf16 else '32-true',
         enable_progress_bar=not args.quiet, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0,
-        log_every_n_steps=20, default_root_dir=out)
+        log_every_n_steps=20, default_root_dir=out, **options)
     resume = out / 'last.ckpt'
     if resume.exists():
         logger.forget_after(check_checkpoint(resume))

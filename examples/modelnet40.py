@@ -28,17 +28,20 @@ from torch_geometric.transforms import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
+from classification import (  # noqa: E402
+    Classification,
+    confusion,
+    predict,
+    report,
+    set_up,
+    subset,
+    train,
+)
 from common import (  # noqa: E402
     Augmented,
     add_training_options,
     channels_for,
-    cosine_schedule,
     count_parameters,
-    fit,
-    loaders,
-    plot_confusion,
-    plot_learning_curve,
-    save_json,
 )
 from torch_geometric.loader import DataLoader  # noqa: E402
 
@@ -179,15 +182,6 @@ def load(args):
     return train, test, train.classes
 
 
-def split(num: int, limit: int | None, seed: int, name: str) -> Tensor:
-    """A random choice of clouds."""
-    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
-    if limit is not None and not 0 < limit <= num:
-        raise ValueError(f"Expected '--{name}' to be at most {num}, the "
-                         f"clouds that there are (got {limit})")
-    return order[:limit]
-
-
 # Training ####################################################################
 
 
@@ -213,72 +207,30 @@ def build_network(args, num_classes: int) -> ModelNetClassifier:
     return build(args.kernel, args.channels)
 
 
-class Classification(L.LightningModule):
-    """Cross entropy with smoothed labels."""
-    def __init__(self, args, num_classes: int):
-        super().__init__()
-        self.args = args
-        self.net = build_network(args, num_classes)
-        if args.compile:
-            self.net.compile(dynamic=True)
-        self.loss = torch.nn.CrossEntropyLoss(
-            label_smoothing=args.smoothing)
-
+class Clouds(Classification):
+    """Batches of point clouds."""
     def forward(self, batch: Batch) -> Tensor:
         return self.net(batch.pos, batch.batch,
                         batch_size=batch.num_graphs).float()
-
-    def _log(self, name: str, batch: Batch, **options) -> Tensor:
-        logits = self(batch)
-        loss = self.loss(logits, batch.y)
-        correct = (logits.argmax(-1) == batch.y).float().mean()
-        options |= dict(on_step=False, on_epoch=True, prog_bar=True,
-                        batch_size=batch.num_graphs)
-        self.log(f'{name}_loss', loss, **options)
-        self.log(f'{name}_accuracy', 100 * correct, **options)
-        return loss
-
-    def training_step(self, batch, _):
-        loss = self._log('train', batch)
-        self.log('loss', loss.detach(), prog_bar=True,
-                 batch_size=batch.num_graphs)
-        return loss
-
-    def validation_step(self, batch, _):
-        self._log('val', batch, sync_dist=True)
-
-    def configure_optimizers(self):
-        return cosine_schedule(self.net.parameters(), self.args)
 
 
 # Report ######################################################################
 
 
-@torch.no_grad()
-def confusion(module: Classification, dataset, passes: int, num_classes: int,
-              seed: int) -> Tensor:
+def pooled_confusion(module: Clouds, dataset, passes: int,
+                     seed: int) -> Tensor:
     """How often a cloud of a class (rows) gets a label, over passes with
     points and rotations of their own.
     """
     L.seed_everything(seed, verbose=False)  # which points the layers keep
-    module.eval()
-    matrix = torch.zeros(num_classes, num_classes, dtype=torch.long)
+    total = 0
     for dataset.epoch in range(passes):
-        for batch in DataLoader(dataset, 64):
-            label = module(batch.to(module.device)).argmax(-1)
-            matrix.index_put_((batch.y.cpu(), label.cpu()),
-                              torch.ones(len(label), dtype=torch.long),
-                              accumulate=True)
-    return matrix
-
-
-def accuracy(matrix: Tensor) -> float:
-    """In percent."""
-    return 100 * float(matrix.trace()) / max(1, int(matrix.sum()))
+        total = total + confusion(*predict(module, dataset))
+    return total
 
 
 @torch.no_grad()
-def invariance_error(module: Classification, dataset, group: str,
+def invariance_error(module: Clouds, dataset, group: str,
                      n: int = 10) -> float:
     """The largest change of a logit, in units of their deviation, when clouds
     (with the same points kept in every layer) are moved by elements of a
@@ -303,78 +255,49 @@ def invariance_error(module: Classification, dataset, group: str,
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    L.seed_everything(args.seed, verbose=False)
-    train, test, classes = load(args)
-    chosen = split(len(train), args.train, 0, 'train')
+    set_up(args)
+    train_set, test_set, classes = load(args)
+    chosen = subset(train_set, args.train, 'train')
     cut = max(1, len(chosen) // 5)  # the paper's 80/20
     rotation = args.train_rotation
-    valid = Augmented(train, chosen[:cut], Prepare(args, rotation, False),
-                      args.seed)
-    train = Augmented(train, chosen[cut:], Prepare(args, rotation, True),
-                      args.seed)
+    valid = Augmented(train_set, chosen[:cut],
+                      Prepare(args, rotation, False), args.seed)
+    used = Augmented(train_set, chosen[cut:], Prepare(args, rotation, True),
+                     args.seed)
     tests = {
-        name: Augmented(test, split(len(test), args.test, 0, 'test'),
+        name: Augmented(test_set, subset(test_set, args.test, 'test'),
                         Prepare(args, name, False), args.seed)
         for name in ('z', 'SO(3)')
     }
-    module = Classification(args, len(classes))
-    print(f"{len(train)} training, {len(valid)} validation, "
-          f"{len(tests['z'])} test clouds of {args.points} points; "
-          f"{count_parameters(module.net)} parameters")
-    args.out.mkdir(parents=True, exist_ok=True)
-    trainer, best = fit(module,
-                        *loaders(train, valid, args.batch_size, args.seed),
-                        args, 'val_loss')
-    if not trainer.is_global_zero:
+    module = Clouds(args, build_network(args, len(classes)), args.smoothing)
+    print(f"{len(tests['z'])} test clouds, {args.points} points of each")
+    if not train(args, module, used, valid):
         return {}
-    state = torch.load(best, map_location='cpu', weights_only=False)
-    module.load_state_dict(state['state_dict'])
-    return report(args, module, trainer, tests, classes)
+    return figures(args, module, tests, classes)
 
 
-def report(args, module, trainer, tests, classes) -> dict:
-    """Figures, printed and saved, and plots."""
-    module = module.to(trainer.strategy.root_device)
+def figures(args, module: Clouds, tests, classes) -> dict:
+    """Tests, and reports."""
     matrices = {
-        name: confusion(module, dataset, args.passes, len(classes), args.seed)
+        f'{args.train_rotation}/{name}': pooled_confusion(
+            module, dataset, args.passes, args.seed)
         for name, dataset in tests.items()
     }
-    outside = 'O(3)' if args.group != 'O(3)' else None
-    results = {
-        'group': args.group,
-        'kernel': args.kernel,
-        'activation': args.activation,
-        'seed': args.seed,
-        'epochs': args.epochs,
-        'points': args.points,
-        'parameters': count_parameters(module.net),
-        'channels': args.channels,
-        'passes': args.passes,
-        'test_accuracy': {
-            f'{args.train_rotation}/{name}': accuracy(matrix)
-            for name, matrix in matrices.items()
-        },
-        'invariance_error': invariance_error(module, tests['z'], args.group),
-        'change_under_O(3)': None if outside is None else invariance_error(
-            module, tests['z'], outside),
-    }
-    curve = plot_learning_curve(args.out, {
-        'train_accuracy': 'training', 'val_accuracy': 'validation'},
-        'accuracy [%]', 'linear')
-    picture = plot_confusion(args.out, matrices['z'].numpy(), classes,
-                             f'{args.group}, {args.kernel} kernels')
-    save_json(args.out / 'results.json', results)
-    for protocol, value in results['test_accuracy'].items():
-        print(f'test accuracy, trained/tested with rotations {protocol}: '
-              f'{value:.2f} % ({args.passes} passes)')
-    print(f"largest change of a logit under random elements of {args.group}: "
-          f"{results['invariance_error']:.1e} deviations")
-    if outside:
-        print(f"  and of O(3), which is larger: "
-              f"{results['change_under_O(3)']:.1e}")
-    print(f'plots: {curve} {picture}')
+    error = invariance_error(module, tests['z'], args.group)
+    outside = None
+    if args.group != 'O(3)':
+        outside = invariance_error(module, tests['z'], 'O(3)')
+    print(f'trained/tested with rotations, {args.passes} passes:')
+    results = report(
+        args, module, matrices, classes,
+        f'{args.group}, {args.kernel} kernels', group=args.group,
+        kernel=args.kernel, activation=args.activation, points=args.points,
+        channels=args.channels, passes=args.passes, invariance_error=error,
+        **{'change_under_O(3)': outside})
+    print(f'largest change of a logit under random elements of {args.group}: '
+          f'{error:.1e} deviations')
+    if outside is not None:
+        print(f'  and of O(3), which is larger: {outside:.1e}')
     return results
 
 

@@ -1,0 +1,180 @@
+"""What the examples that classify share: training with cross entropy, test,
+figures and plots.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch_geometric.loader import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import (  # noqa: E402
+    Augmented,
+    cosine_schedule,
+    count_parameters,
+    fit,
+    loaders,
+    plot_confusion,
+    plot_learning_curve,
+    save_json,
+)
+
+
+class Classification(L.LightningModule):
+    """Cross entropy. Batches hold voxels, unless a subclass says how the
+    network sees them.
+
+    The optimizer and the schedule are what configure(parameters, args)
+    makes.
+    """
+    def __init__(self, args, net: torch.nn.Module, smoothing: float = 0.,
+                 configure: Callable = cosine_schedule):
+        super().__init__()
+        self.args, self.net, self.configure = args, net, configure
+        if args.compile:
+            self.net.compile(dynamic=True)
+        self.loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+    def forward(self, batch) -> Tensor:
+        return self.net(batch.voxels).float()
+
+    def _log(self, name: str, batch, logits: Tensor, **options) -> Tensor:
+        loss = self.loss(logits, batch.y)
+        correct = (logits.argmax(-1) == batch.y).float().mean()
+        options |= dict(on_step=False, on_epoch=True, prog_bar=True,
+                        batch_size=batch.num_graphs)
+        self.log(f'{name}_loss', loss, **options)
+        self.log(f'{name}_accuracy', 100 * correct, **options)
+        return loss
+
+    def training_step(self, batch, _):
+        loss = self._log('train', batch, self(batch))
+        self.log('loss', loss.detach(), prog_bar=True,
+                 batch_size=batch.num_graphs)
+        return loss
+
+    def validation_step(self, batch, _):
+        self._log('val', batch, self(batch), sync_dist=True)
+
+    def configure_optimizers(self):
+        return self.configure(self.net.parameters(), self.args)
+
+
+def held_then_decayed(parameters, args):
+    """Adam with L2 in the gradient, and a learning rate that is constant for
+    args.hold epochs and then multiplied by args.decay after every epoch.
+    """
+    optimizer = torch.optim.Adam(parameters, args.lr,
+                                 weight_decay=args.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda epoch: args.decay**max(0, epoch - args.hold))
+    return [optimizer], [schedule]
+
+
+def add_schedule_options(parser, hold: int, decay: float) -> None:
+    """The options of held_then_decayed."""
+    parser.add_argument('--hold', type=int, default=hold,
+                        help='epochs with a constant learning rate')
+    parser.add_argument('--decay', type=float, default=decay,
+                        help='of the learning rate, per epoch, afterwards')
+
+
+# Test ########################################################################
+
+
+@torch.no_grad()
+def predict(module: Classification, dataset, batch_size: int = 64
+            ) -> tuple[Tensor, Tensor]:
+    """The scores [n, K] and the labels [n] of all items."""
+    module.eval()
+    found = [(module(batch.to(module.device)).cpu(), batch.y.cpu())
+             for batch in DataLoader(dataset, batch_size)]
+    scores, label = zip(*found)
+    return torch.cat(scores), torch.cat(label)
+
+
+def confusion(scores: Tensor, label: Tensor) -> Tensor:
+    """How often a class (rows) gets a label, [K, K]."""
+    K = scores.shape[1]
+    return (K * label + scores.argmax(-1)).bincount(minlength=K * K).view(
+        K, K)
+
+
+def accuracy(matrix: Tensor) -> float:
+    """In percent."""
+    return 100 * float(matrix.trace()) / max(1, int(matrix.sum()))
+
+
+# Runs ########################################################################
+
+
+def subset(dataset, limit: int | None, name: str, seed: int = 0) -> Tensor:
+    """A random choice of so many items."""
+    num = len(dataset)
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+    if limit is not None and not 0 < limit <= num:
+        raise ValueError(f"Expected '--{name}' to be at most {num}, the "
+                         f"items that there are (got {limit})")
+    return order[:limit]
+
+
+def items(dataset, transform, args, index=None) -> Augmented:
+    """Items (by default all) with a transform that is random or not."""
+    index = range(len(dataset)) if index is None else index
+    return Augmented(dataset, index, transform, args.seed)
+
+
+def set_up(args) -> None:
+    """Threads and seed."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    L.seed_everything(args.seed, verbose=False)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+
+def train(args, module: Classification, train, valid,
+          monitor: str = 'val_loss', keep: str = 'best', sampler=None,
+          **options) -> bool:
+    """Trains; leaves the weights of the best or the last epoch in the module,
+    on the device that it was trained on. False in all processes but one.
+    """
+    print(f'{len(train)} training and {len(valid)} validation items, '
+          f'{count_parameters(module.net)} parameters', flush=True)
+    trainer, best = fit(
+        module, *loaders(train, valid, args.batch_size, args.seed, sampler),
+        args, monitor, **options)
+    if keep == 'best' and trainer.is_global_zero:
+        state = torch.load(best, map_location='cpu', weights_only=False)
+        module.load_state_dict(state['state_dict'])
+    module.to(trainer.strategy.root_device)
+    return trainer.is_global_zero
+
+
+def report(args, module: Classification, matrices: dict[str, Tensor],
+           classes: list[str], title: str, **figures) -> dict:
+    """Accuracies, printed and saved with further figures; plots of the
+    learning curve and of the first confusion.
+    """
+    results = {
+        'seed': args.seed,
+        'epochs': args.epochs,
+        'parameters': count_parameters(module.net),
+        'test_accuracy': {name: accuracy(matrix)
+                          for name, matrix in matrices.items()},
+        **figures,
+    }
+    curve = plot_learning_curve(args.out, {
+        'train_accuracy': 'training', 'val_accuracy': 'validation'},
+        'accuracy [%]', 'linear')
+    first = next(iter(matrices.values()))
+    picture = plot_confusion(args.out, first.numpy(), classes, title)
+    save_json(args.out / 'results.json', results)
+    for name, value in results['test_accuracy'].items():
+        print(f'test accuracy, {name}: {value:.2f} %')
+    print(f'plots: {curve} {picture}')
+    return results
