@@ -1,5 +1,6 @@
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from pyg_steerable import FieldType, Group
 from pyg_steerable.models import ModelNetClassifier, ModelNetSegmenter
 from pyg_steerable.nn import NormGate, QuotientELU
 from pyg_steerable.nn.hierarchy import hierarchy
+from pyg_steerable.testing import equivariance_error
 
 SMALL = dict(channels=3, max_degree=2, ratios=(0.5, 0.5, 0.5), k=6, hidden=3,
              num_points=60)
@@ -58,21 +60,72 @@ def test_gated_classifier_is_exactly_invariant(group, kernel):
         assert change(model, pos, batch, 'O(3)', 8) > 1e-3
 
 
+def quotient_classifier(group, kernel='implicit', samples=None):
+    """With running statistics, and clouds."""
+    pos, batch = clouds()
+    model = ModelNetClassifier(
+        7, group=group, kernel=kernel,
+        activation=partial(QuotientELU, samples=samples), **SMALL).double()
+    return statistics(model, pos, batch), pos, batch
+
+
+@pytest.mark.parametrize('kernel', ['implicit', 'harmonic'])
 @pytest.mark.parametrize('group', FINITE)
-def test_quotient_classifier_is_exactly_invariant_if_finite(group):
-    pos, batch = clouds()
-    model = ModelNetClassifier(7, group=group, **SMALL).double()
-    assert isinstance(model.encoder.acts[0], QuotientELU)
-    statistics(model, pos, batch)
+def test_quotient_classifier_is_exactly_invariant_if_finite(group, kernel):
+    model, pos, batch = quotient_classifier(group, kernel)
     assert change(model, pos, batch, group) < 1e-9
+    assert change(model, pos, batch, 'O(3)', 8) > 1e-2
 
 
-@pytest.mark.parametrize('group', ['SO(2)', 'O(3)'])
-def test_quotient_classifier_is_nearly_invariant_if_continuous(group):
-    pos, batch = clouds()
-    model = ModelNetClassifier(7, group=group, **SMALL).double()
-    statistics(model, pos, batch)
-    assert 1e-12 < change(model, pos, batch, group) < 0.1
+@pytest.mark.parametrize('kernel', ['implicit', 'harmonic'])
+@pytest.mark.parametrize('group', [g for g in GROUPS if g not in FINITE])
+def test_quotient_classifier_errs_no_more_than_its_activation(group, kernel):
+    found = []
+    for samples in (108, 1000):
+        model, pos, batch = quotient_classifier(group, kernel, samples)
+        alone = max(equivariance_error(act, dtype=torch.float64)
+                    for act in model.encoder.acts)
+        found.append(change(model, pos, batch, group))
+        assert 1e-12 < found[-1] < 3 * alone
+    assert found[1] < found[0] / 10  # with the activation's error
+    if group != 'O(3)':
+        assert change(model, pos, batch, 'O(3)', 8) > 1e-2
+
+
+def test_the_quotient_elu_is_the_default():
+    model = ModelNetClassifier(7, **SMALL)
+    assert all(isinstance(act, QuotientELU) for act in model.encoder.acts)
+
+
+@pytest.mark.parametrize('kernel', ['implicit', 'harmonic'])
+def test_memory_of_a_training_step_is_linear_in_the_edges(kernel):
+    """Counted as what is kept for the backward pass."""
+    model = ModelNetClassifier(7, kernel=kernel, **SMALL)
+
+    def kept_and_edges(n):
+        pos, batch = clouds((n, ), torch.float32)
+        kept = {}
+
+        def keep(t):
+            storage = t.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return t
+
+        levels = model.levels(pos, batch)
+        model.head.eval()  # batch norm needs more clouds
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            out = model(pos, batch, levels=levels)
+        out.sum().backward()
+        return torch.tensor([sum(kept.values()), sum(
+            level.edge_index.shape[1] for level in levels)])
+
+    sizes = torch.stack([kept_and_edges(n) for n in (400, 1600, 6400)])
+    kept, edges = sizes.double().diff(dim=0).t()
+    slopes = kept / edges
+    assert abs(slopes[1] / slopes[0] - 1) < 0.02
+    # The kernel of an edge, as a matrix, takes more.
+    width = SMALL['channels'] * (SMALL['max_degree'] + 1)**2
+    assert slopes[1] < 4 * width**2
 
 
 def test_further_features():
