@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 import itertools
 import math
 import time
@@ -6,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import torch_geometric.nn.pool as pyg_pool
 from torch_geometric.nn import MessagePassing
 
 from pyg_steerable import Group
@@ -64,7 +66,7 @@ def oracle(x, y, batch_x=None, batch_y=None, k=None, r=None, skip=False,
                  for d, n in zip(dist.tolist(), near.tolist())
                  if d < math.inf]
         scale = float(p.norm())
-        if cell is not None:
+        if cell is not None and len(x):
             scale += float(x.norm(dim=1).max() + cell.norm(dim=1).sum())
         found.sort()
         order, group = [], 0
@@ -180,6 +182,29 @@ def test_periodic(name, pbc, dtype, engine):
         index, offset = knn_graph(x, 9, loop=loop, **given)
         expected = oracle(x, x, k=9, skip=not loop, **known)
         assert rows((index.flip(0), offset)) == expected
+
+
+@pytest.mark.parametrize('kind', [k for k in KINDS if k != 'far away'])
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('batched', [False, True])
+def test_periodic_inputs_of_all_kinds(kind, dtype, batched, engine):
+    """Unsorted batches, and clouds without sources or targets, included."""
+    cell = CELLS['skew'].to(dtype)
+    x, y = inputs(kind, 3, dtype, 8, 4)
+    batch = (torch.randint(3, (len(x), )), torch.randint(3, (len(y), )))
+    batch = batch if batched else (None, None)
+    given = {'cell': cell, 'pbc': PBC[1], 'engine': engine}
+    known = {'cell': cell, 'pbc': PBC[1], 'reach': 6}
+    out = radius(x, y, 1.7, *batch, **given)
+    assert rows(out) == oracle(x, y, *batch, r=1.7, **known)
+    out = knn(x, y, 7, *batch, **given)
+    assert rows(out) == oracle(x, y, *batch, k=7, **known)
+    index, offset = radius_graph(x, 1.7, batch[0], **given)
+    assert rows((index.flip(0), offset)) == oracle(
+        x, x, batch[0], batch[0], r=1.7, skip=True, **known)
+    index, offset = knn_graph(x, 7, batch[0], **given)
+    assert rows((index.flip(0), offset)) == oracle(
+        x, x, batch[0], batch[0], k=7, skip=True, **known)
 
 
 def test_a_point_is_the_neighbor_of_its_images(engine):
@@ -331,6 +356,27 @@ def test_cosine(engine):
     assert row.equal(torch.arange(9).repeat_interleave(3))
     with pytest.raises(ValueError, match='zero vectors'):
         knn_graph(torch.zeros(3, 3), 1, cosine=True)
+
+
+@pytest.mark.parametrize('function', [knn, knn_graph, radius, radius_graph,
+                                      fps, nearest],
+                         ids=lambda f: f.__name__)
+def test_signatures_of_pyg(function):
+    """Positional arguments in the same order, with the same defaults but for
+    two: no cap, and as many threads as torch has.
+    """
+    def arguments(f):
+        return [p for p in inspect.signature(f).parameters.values()
+                if p.kind is not p.KEYWORD_ONLY]
+
+    ours = arguments(function)
+    theirs = arguments(getattr(pyg_pool, function.__name__))
+    assert [p.name for p in ours] == [p.name for p in theirs]
+    for a, b in zip(ours, theirs):
+        if a.name in ('max_num_neighbors', 'num_workers'):
+            assert a.default is None
+        else:
+            assert a.default == b.default
 
 
 @pytest.mark.cluster
