@@ -2,6 +2,7 @@
 
     python benchmarks/pointcloud.py
     python benchmarks/pointcloud.py --points 1024 65536 --json points.json
+    python benchmarks/pointcloud.py --points 65536 --ratios 1 0.5 0.5 0.5
 
 One cloud on the unit sphere. `implicit` and `harmonic` are
 ModelNetClassifier with 16 channels of degree 0 to 2 and 15 neighbours;
@@ -25,17 +26,16 @@ from pyg_steerable.models import ModelNetClassifier
 from pyg_steerable.nn.hierarchy import hierarchy
 
 NETWORKS = ('implicit', 'harmonic', 'PointNet++', 'escnn')
-RATIOS = (0.5, 0.5, 0.5, 0.5)
 WARM_UP = 256
 
 
 class PointNetClassifier(torch.nn.Module):
     """PointNetConv on the same levels."""
-    def __init__(self, width=64):
+    def __init__(self, levels, width=64):
         super().__init__()
         self.convs = torch.nn.ModuleList(
             PointNetConv(MLP([3 + (width if i else 0), width, width]),
-                         add_self_loops=False) for i in range(len(RATIOS)))
+                         add_self_loops=False) for i in range(levels))
         self.head = MLP([width, 128, 40], norm=None)  # one cloud
 
     def forward(self, pos, levels):
@@ -49,11 +49,11 @@ class PointNetClassifier(torch.nn.Module):
 
 class EscnnClassifier(torch.nn.Module):
     """R3PointConv, which has one set of nodes: the last ones are kept."""
-    def __init__(self, channels, degree):
+    def __init__(self, levels, channels, degree):
         super().__init__()
         self.convs = torch.nn.ModuleList(
             EscnnConv('O(3)', channels, degree, 0.3 * 2**(i / 2))
-            for i in range(len(RATIOS)))
+            for i in range(levels))
         self.width = self.convs[0].type.size
 
     def forward(self, pos, levels):
@@ -69,12 +69,13 @@ def build(name, args):
     """A network as a function of positions and levels."""
     torch.manual_seed(0)
     if name == 'PointNet++':
-        return PointNetClassifier()
+        return PointNetClassifier(len(args.ratios))
     if name == 'escnn':
-        return EscnnClassifier(args.channels, args.degree)
+        return EscnnClassifier(len(args.ratios), args.channels, args.degree)
     net = ModelNetClassifier(kernel=name, group=args.group,
                              channels=args.channels, max_degree=args.degree,
-                             ratios=RATIOS, k=args.neighbors, dropout=0.)
+                             ratios=args.ratios, k=args.neighbors,
+                             dropout=0.)
     # One cloud: statistics over clouds in the head would have no variance.
     net.head.eval()
     return _OneCloud(net)
@@ -97,7 +98,7 @@ def measure(name, points, args):
     def graph(n):
         pos = torch.randn(n, 3, device=args.device)
         pos = pos / pos.norm(dim=1, keepdim=True)
-        return pos, hierarchy(pos, None, RATIOS, args.neighbors)
+        return pos, hierarchy(pos, None, args.ratios, args.neighbors)
 
     def step(pos, levels):
         net(pos, levels).square().sum().backward()
@@ -127,6 +128,9 @@ def main(argv=None):
     parser.add_argument('--channels', type=int, default=16)
     parser.add_argument('--degree', type=int, default=2)
     parser.add_argument('--neighbors', type=int, default=15)
+    parser.add_argument('--ratios', type=float, nargs='+',
+                        default=[0.5, 0.5, 0.5, 0.5],
+                        help='share of points that each convolution keeps')
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--threads', type=int)
     parser.add_argument('--repeat', type=int, default=2)
