@@ -169,17 +169,30 @@ def load(args):
         train = generate_shapes(args.train or 2000, 2 * args.points, seed=1)
         test = generate_shapes(args.test or 400, 2 * args.points, seed=2)
     else:
-        # Points are drawn from the meshes at every access.
+        # A folder for each: PyG would take one for the other. Points are
+        # drawn from the meshes at every access.
+        root = Path(args.root) / args.classes
         train, test = (
-            ModelNet(args.root, args.classes, part,
+            ModelNet(str(root), args.classes, part,
                      transform=SamplePoints(args.points),
                      pre_transform=NormalizeScale())
             for part in (True, False))
-        return train, test, [str(c) for c in range(int(args.classes))]
-    empty = [c for c, n in zip(train.classes, train.counts()) if n == 0]
-    if empty:
-        print(f'no training clouds of {empty}: never predicted')
+        return train, test, mesh_classes(root / 'raw', int(args.classes))
     return train, test, train.classes
+
+
+def mesh_classes(folder: Path, num: int) -> list[str]:
+    """The names that ModelNet numbers, if its meshes are still there."""
+    names = sorted(path.name for path in folder.glob('*/'))
+    return names if len(names) == num else [str(c) for c in range(num)]
+
+
+def tell_empty(label: Tensor, classes: list[str]) -> None:
+    """Names the classes that a network will not learn."""
+    count = label.bincount(minlength=len(classes))
+    empty = [c for c, n in zip(classes, count) if n == 0]
+    if empty:
+        print(f'no training clouds of {empty}: not learned')
 
 
 # Training ####################################################################
@@ -259,6 +272,7 @@ def main(argv=None) -> dict:
     train_set, test_set, classes = load(args)
     chosen = subset(train_set, args.train, 'train')
     cut = max(1, len(chosen) // 5)  # the paper's 80/20
+    tell_empty(train_set.y[chosen[cut:]], classes)
     rotation = args.train_rotation
     valid = Augmented(train_set, chosen[:cut],
                       Prepare(args, rotation, False), args.seed)

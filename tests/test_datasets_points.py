@@ -25,6 +25,7 @@ def test_file(tmp_path):
                        torch.from_numpy(values['points'] * np.float32(0.5)))
     assert clouds.classes == ['a', 'b', 'c']
     assert clouds.counts().tolist() == [2, 2, 2]
+    assert torch.equal(clouds.y, clouds.label)
     assert str(clouds) == 'PointClouds(6 clouds of 10 points, 3 classes)'
     batch = next(iter(DataLoader(clouds, 4)))
     assert batch.pos.shape == (40, 3) and batch.y.tolist() == [0, 1, 2, 0]

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from resume import EXAMPLES, assert_resumes
 
 pytest.importorskip('lightning')
@@ -88,6 +89,45 @@ def test_files(tmp_path, capsys):
     write(files[1], label=None)
     with pytest.raises(ValueError, match="no .'label'"):
         run(tmp_path / 'missing', '--npz', *files)
+
+
+OFF = """OFF
+4 4 6
+0 0 0
+1 0 0
+0 2 0
+0 0 3
+3 0 1 2
+3 0 1 3
+3 0 2 3
+3 1 2 3
+"""
+
+
+def test_meshes_of_pyg(tmp_path, capsys):
+    """As they lie in ModelNet's archive."""
+    names = ['bathtub', 'bed', 'chair', 'desk', 'dresser', 'monitor',
+             'night_stand', 'sofa', 'table', 'toilet']
+    for name in names:
+        for part, number in (('train', 2), ('test', 1)):
+            folder = tmp_path / 'data' / '10' / 'raw' / name / part
+            folder.mkdir(parents=True)
+            for i in range(number):
+                (folder / f'{name}_{i:04d}.off').write_text(OFF)
+    options = ['--source', 'pyg', '--classes', '10', '--root',
+               str(tmp_path / 'data'), '--train', '20', '--test', '10']
+    found = run(tmp_path / 'run', *options)
+    assert 0 <= found['test_accuracy']['z/SO(3)'] <= 100
+    args = modelnet40.parse(options)
+    train, test, classes = modelnet40.load(args)
+    assert classes == names and (len(train), len(test)) == (20, 10)
+    # Points are drawn anew, on the faces.
+    a, b = train[0].pos, train[0].pos
+    assert a.shape == (args.points, 3) and not torch.equal(a, b)
+    capsys.readouterr()
+    run(tmp_path / 'few', *options, '--train', '5', '--batch-size', '4')
+    said = capsys.readouterr().out
+    assert 'no training clouds of' in said and 'not learned' in said
 
 
 def test_bad_options(tmp_path):

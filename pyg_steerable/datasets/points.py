@@ -64,6 +64,11 @@ class PointClouds(Dataset):
         data = Data(pos=self.points[i].clone(), y=self.label[i:i + 1].clone())
         return data if self.transform is None else self.transform(data)
 
+    @property
+    def y(self) -> Tensor:
+        """The classes, under the name that PyG's datasets have for them."""
+        return self.label
+
     def subset(self, index, transform: Callable | None = None
                ) -> PointClouds:
         """Some of the clouds, with a transform of their own."""
