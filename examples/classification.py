@@ -3,9 +3,11 @@ figures and plots.
 """
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 
 import lightning as L
 import torch
@@ -21,6 +23,8 @@ from common import (  # noqa: E402
     loaders,
     plot_confusion,
     plot_learning_curve,
+    plt,
+    run_script,
     save_json,
 )
 
@@ -29,11 +33,11 @@ class Classification(L.LightningModule):
     """Cross entropy. Batches hold voxels, unless a subclass says how the
     network sees them.
 
-    The optimizer and the schedule are what configure(parameters, args)
-    makes.
+    The optimizer and its schedule are what configure(net, args) makes, by
+    default AdamW along a cosine.
     """
     def __init__(self, args, net: torch.nn.Module, smoothing: float = 0.,
-                 configure: Callable = cosine_schedule):
+                 configure: Callable | None = None):
         super().__init__()
         self.args, self.net, self.configure = args, net, configure
         if args.compile:
@@ -62,18 +66,26 @@ class Classification(L.LightningModule):
         self._log('val', batch, self(batch), sync_dist=True)
 
     def configure_optimizers(self):
-        return self.configure(self.net.parameters(), self.args)
+        if self.configure is None:
+            return cosine_schedule(self.net.parameters(), self.args)
+        return self.configure(self.net, self.args)
 
 
-def held_then_decayed(parameters, args):
-    """Adam with L2 in the gradient, and a learning rate that is constant for
-    args.hold epochs and then multiplied by args.decay after every epoch.
+def adam(parameters, args, factor: Callable[[int], float]):
+    """Adam with the square of parameters (L2) in the loss, and the learning
+    rate times a factor for each epoch.
     """
     optimizer = torch.optim.Adam(parameters, args.lr,
                                  weight_decay=args.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda epoch: args.decay**max(0, epoch - args.hold))
-    return [optimizer], [schedule]
+    return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+
+
+def held_then_decayed(net: torch.nn.Module, args):
+    """The learning rate is constant for args.hold epochs, and then multiplied
+    by args.decay after every epoch.
+    """
+    return adam(net.parameters(), args,
+                lambda epoch: args.decay**max(0, epoch - args.hold))
 
 
 def add_schedule_options(parser, hold: int, decay: float) -> None:
@@ -178,3 +190,77 @@ def report(args, module: Classification, matrices: dict[str, Tensor],
         print(f'test accuracy, {name}: {value:.2f} %')
     print(f'plots: {curve} {picture}')
     return results
+
+
+# Comparisons #################################################################
+
+
+def compare(argv, script: str, variants: dict[str, list[str]],
+            seeds: list[int], out: str, paper: dict[str, float] | None = None
+            ) -> dict:
+    """Runs an example for each variant, options by name, and each seed,
+    unless the run is there already: a table, printed and saved, and bars.
+    """
+    parser = argparse.ArgumentParser(script)
+    parser.add_argument('--all', action='store_true')
+    parser.add_argument('--seeds', type=int, nargs='+', default=seeds)
+    parser.add_argument('--out', type=Path, default=Path(out))
+    args, rest = parser.parse_known_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, list[dict]] = {}
+    for seed in args.seeds:
+        for name, options in variants.items():
+            folder = f"{name.replace(', ', '_').replace(' ', '-')}_{seed}"
+            found = run_script(script, args.out / folder,
+                               [*options, '--seed', str(seed), *rest])
+            runs.setdefault(name, []).append(found)
+            values = '  '.join(f'{protocol} {value:.2f} %' for protocol, value
+                               in found['test_accuracy'].items())
+            print(f"{name:24} seed {seed}: {values} ({found['parameters']} "
+                  f"parameters)", flush=True)
+            table = {n: _summary(r) for n, r in runs.items()}
+            save_json(args.out / 'comparison.json', table)
+    for name, entry in table.items():
+        values = '  '.join(f"{protocol} {v['mean']:.2f} +- {v['std']:.2f} %"
+                           for protocol, v in entry['test_accuracy'].items())
+        print(f'{name:24} {values}' + (
+            f'   (paper, at full size: {paper[name]} %)' if paper else ''))
+    print(f'plot: {_bars(table, args.out)}')
+    return table
+
+
+def _summary(runs: list[dict]) -> dict:
+    """Mean and deviation over seeds."""
+    accuracies = {}
+    for protocol in runs[0]['test_accuracy']:
+        values = [r['test_accuracy'][protocol] for r in runs]
+        accuracies[protocol] = {
+            'mean': mean(values),
+            'std': stdev(values) if len(values) > 1 else 0.,
+            'values': values,
+        }
+    return {'parameters': runs[0]['parameters'],
+            'seeds': [r['seed'] for r in runs], 'test_accuracy': accuracies}
+
+
+def _bars(table: dict, out: Path) -> Path:
+    """A group for each test, a bar for each variant, all runs as points."""
+    protocols = list(next(iter(table.values()))['test_accuracy'])
+    width = 0.85 / len(table)
+    figure, axes = plt.subplots(
+        figsize=(1.6 + 0.6 * len(table) * len(protocols), 3.6),
+        constrained_layout=True)
+    for k, (name, entry) in enumerate(table.items()):
+        for i, v in enumerate(entry['test_accuracy'].values()):
+            x = i + width * (k - (len(table) - 1) / 2)
+            axes.bar(x, v['mean'], 0.92 * width, yerr=v['std'], capsize=3,
+                     color=f'C{k}', label=None if i else name)
+            axes.scatter(len(v['values']) * [x], v['values'], s=8,
+                         color='0.2', zorder=3)
+    axes.set_xticks(range(len(protocols)), protocols)
+    axes.set(ylabel='test accuracy [%]', ylim=(0, 105))
+    figure.legend(loc='outside upper center', fontsize=8, ncols=2)
+    path = out / 'comparison.png'
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

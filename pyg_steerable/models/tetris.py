@@ -42,6 +42,9 @@ class TetrisNet(torch.nn.Sequential):
             the input stays. (default: :obj:`True`)
         dropout (float, optional): Before the linear layer.
             (default: :obj:`0.2`)
+        norm (bool, optional): If set to :obj:`True`, each convolution
+            normalises its input, which narrow networks need to learn at all.
+            The paper's has no such norm. (default: :obj:`False`)
         group (Group or str, optional): (default: :obj:`"SO(3)"`)
 
     Shapes:
@@ -54,13 +57,13 @@ class TetrisNet(torch.nn.Sequential):
                                           '32x0e + 16x1o + 16x2e'),
                  invariants: int = 128, strides: Sequence[int] = (1, 2, 2, 1),
                  smooth: bool = True, dropout: float = 0.2,
-                 group: Group | str = 'SO(3)'):
+                 norm: bool = False, group: Group | str = 'SO(3)'):
         fields = [f'{in_channels}x0e', *fields, f'{invariants}x0e']
         super().__init__(OrderedDict(
             features=torch.nn.Sequential(
                 LatticeLowPass(2.),
                 lattice_stack([FieldType(f, group) for f in fields], strides,
-                              smooth=smooth, padding=4)),
+                              smooth=smooth, padding=4, norm=norm)),
             head=_head(invariants, num_classes, dropout)))
 
 
