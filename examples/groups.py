@@ -4,6 +4,7 @@ kernels, for every symmetry group of the paper::
 
     python examples/groups.py --all --npz TRAIN TEST --epochs 100
     python examples/groups.py --groups 'SO(2)xM' 'O(3)' --seeds 0 1 2
+    python examples/groups.py --groups 'SO(3)' --train-rotation 'SO(3)'
 
 Every run is examples/modelnet40.py in a process of its own; options that are
 not named below are passed on to it. Finished runs are kept, an interrupted
@@ -74,11 +75,19 @@ def run(args, rest, group: str, kernel: str, seed: int) -> dict:
         'modelnet40.py', args.out / folder_name(group, kernel, seed),
         ['--group', group, '--kernel', kernel, '--seed', str(seed), '--match',
          str(args.parameters), *rest])
-    protocol, value = next(iter(found['test_accuracy'].items()))
-    print(f"{group:10} {kernel:9} seed {seed}: {value:.2f} % ({protocol}, "
+    protocol = main_protocol(found['test_accuracy'])
+    print(f"{group:10} {kernel:9} seed {seed}: "
+          f"{found['test_accuracy'][protocol]:.2f} % ({protocol}, "
           f"{found['parameters']} parameters, {found['channels']} channels)",
           flush=True)
     return found
+
+
+def main_protocol(names) -> str:
+    """The test with the rotations of the training, or the first."""
+    names = [name for name in names if '/' in name]
+    same = [name for name in names if len(set(name.split('/'))) == 1]
+    return (same or names)[0]
 
 
 def summarise(runs: dict[tuple[str, str], list[dict]]) -> dict:
@@ -103,14 +112,14 @@ def summarise(runs: dict[tuple[str, str], list[dict]]) -> dict:
 
 
 def plot(table: dict, out: Path) -> Path:
-    """Bars like those of the paper, for the first protocol."""
+    """Bars like those of the paper, for the main protocol."""
     figure, axes = plt.subplots(figsize=(1.6 + 0.9 * len(table), 3.4),
                                 constrained_layout=True)
     drawn, low = set(), 100.
     for i, entries in enumerate(table.values()):
         for kernel, entry in entries.items():
             k = KERNELS.index(kernel)
-            protocol = next(p for p in entry if '/' in p)
+            protocol = main_protocol(entry)
             value = entry[protocol]
             low = min(low, *value['values'])
             axes.bar(i + 0.38 * (k - 0.5), value['mean'], 0.36,

@@ -140,23 +140,38 @@ def test_bad_options(tmp_path):
         run(tmp_path, '--kernel', 'gaussian')
 
 
-def test_comparison_of_groups(tmp_path):
-    command = [sys.executable, str(EXAMPLES / 'groups.py'), '--out',
-               str(tmp_path), '--groups', 'M', 'SO(2)', '--seeds', '0', '1',
+def compare(out, *options):
+    command = [sys.executable, str(EXAMPLES / 'groups.py'), '--out', str(out),
                '--parameters', '2500', '--smoke', '--device', 'cpu',
-               '--threads', '1']
-    subprocess.run(command, check=True, capture_output=True, timeout=400)
-    table = json.loads((tmp_path / 'groups.json').read_text())
-    assert set(table) == {'M', 'SO(2)'}
+               '--threads', '1', *options]
+    done = subprocess.run(command, check=True, capture_output=True,
+                          timeout=400, text=True)
+    return json.loads((out / 'groups.json').read_text()), done.stdout
+
+
+def test_comparison_of_groups(tmp_path):
+    table, said = compare(tmp_path, '--groups', 'M', 'SO(2)', '--seeds', '0')
+    assert set(table) == {'M', 'SO(2)'} and '+-' not in said
     for entry in table.values():
         assert set(entry) == {'implicit', 'harmonic'}
         for found in entry.values():
-            assert found['seeds'] == [0, 1]
-            assert len(found['z/z']['values']) == 2
+            assert found['seeds'] == [0] and found['z/z']['std'] is None
     assert (tmp_path / 'groups.png').stat().st_size > 0
-    again = subprocess.run(command, check=True, capture_output=True,
-                           timeout=60, text=True)  # finished runs are kept
-    assert '+-' in again.stdout
+    kept = tmp_path / 'M_implicit_0' / 'results.json'
+    before = kept.stat().st_mtime_ns
+    table, said = compare(tmp_path, '--groups', 'M', '--kernels', 'implicit',
+                          '--seeds', '0', '1')
+    assert kept.stat().st_mtime_ns == before and '+-' in said
+    found = table['M']['implicit']['z/z']
+    assert len(found['values']) == 2 and found['std'] is not None
+
+
+def test_the_protocol_that_is_compared():
+    import groups
+    for trained, main in (('z', 'z/z'), ('SO(3)', 'SO(3)/SO(3)'),
+                          ('none', 'none/z')):
+        tests = [f'{trained}/z', f'{trained}/SO(3)']
+        assert groups.main_protocol(['parameters', *tests]) == main
 
 
 def test_from_pointnet_to_steerable():
