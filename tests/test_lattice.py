@@ -40,6 +40,29 @@ def edges_of(lattice):
     return sorted(out)
 
 
+def edges_of_rows(lattice, transposed):
+    """The same from all blocks of targets."""
+    out = []
+    for start, src in lattice.rows(60, transposed):
+        none = lattice.num_targets if transposed else len(lattice.coord)
+        for i, k in (src < none).nonzero().tolist():
+            j = int(src[i, k])
+            out.append((start + i, j, k) if transposed else (j, start + i, k))
+    return sorted(out)
+
+
+@pytest.fixture
+def order(request, monkeypatch):
+    """Makes all of the edges go by runs, or by rows."""
+    monkeypatch.setattr(module, '_prefers_runs',
+                        lambda *args: request.param == 'runs')
+    return request.param
+
+
+BOTH_ORDERS = pytest.mark.parametrize('order', ['runs', 'rows'],
+                                      indirect=True)
+
+
 def edges_by_definition(lattice):
     stencil, (targets, batch) = lattice.geometry, lattice.targets
     at = {(b, *c): n for n, (c, b) in enumerate(
@@ -99,6 +122,18 @@ def test_axes():
     assert torch.equal(graph.pos[src] - graph.pos[dst], expected)
 
 
+@BOTH_ORDERS
+def test_sums_in_batches(order):
+    """Listed edges of a batch are not in order."""
+    graphs = [voxel_to_graph(random_voxels(i)[0], mask=random_voxels(i)[1])
+              for i in range(3)]
+    weight = torch.randn(27, 3, 2).double()
+    batch = Batch.from_data_list(graphs)
+    out = lattice_conv(batch.x, weight, batch, batch.num_targets)
+    expected = [lattice_conv(g.x, weight, g, g.num_targets) for g in graphs]
+    assert torch.allclose(out, torch.cat(expected))
+
+
 def test_batches():
     graphs = [voxel_to_graph(random_voxels(i)[0], mask=random_voxels(i)[1],
                              stride=2) for i in range(3)]
@@ -136,10 +171,32 @@ def test_edges(kwargs, occupancy, monkeypatch):
     monkeypatch.setattr(module, '_AT_ONCE', 1)  # one offset at a time
     assert edges_of(found) == expected
     assert edges_of(listed) == expected
+    monkeypatch.setattr(module, '_prefers_runs', lambda *args: False)
+    for transposed in (False, True):
+        assert edges_of_rows(listed, transposed) == expected
+        assert edges_of_rows(found, transposed) == expected
     if occupancy == 1:  # all of the output's grid
         shape = listed.geometry.out_grid
         assert torch.equal(listed.targets[0],
                            torch.ones(shape).nonzero())
+
+
+def test_rows_of_what_is_dense():
+    voxels, mask = random_voxels(grid=(12, 12, 12), occupancy=0.05)
+    for list_edges in (False, True):
+        graph = voxel_to_graph(voxels, 3, list_edges=list_edges)
+        assert graph.rows() is not None and graph.rows(1, True) is not None
+        graph = voxel_to_graph(voxels, 3, stride=2, list_edges=list_edges)
+        assert graph.rows() is not None
+        assert graph.rows(1, True) is None  # an eighth of the offsets
+        graph = voxel_to_graph(voxels, 5, padding=4, dilate=True, mask=mask,
+                               list_edges=list_edges)
+        assert graph.num_targets > 1000 and graph.rows() is None
+    graph = voxel_to_graph(voxels, 3, mask=mask)  # few nodes
+    assert len(graph.coord) < 128 and graph.rows() is not None
+    graph.edge_index = graph.edge_index[:, [0, *range(graph.num_edges)]]
+    graph.edge_offset = graph.edge_offset[[0, *range(len(graph.edge_offset))]]
+    assert graph.rows() is None  # the first edge counts twice
 
 
 def test_the_output_stays_sparse_or_dilates():
@@ -198,14 +255,15 @@ def problem(kwargs, list_edges, matrix=True):
 @pytest.mark.parametrize('matrix', [True, False])
 @pytest.mark.parametrize('list_edges', [True, False])
 @pytest.mark.parametrize('kwargs', STENCILS[:2])
-def test_sums_along_edges(kwargs, list_edges, matrix):
+@BOTH_ORDERS
+def test_sums_along_edges(order, kwargs, list_edges, matrix):
     lattice, x, weight = problem(kwargs, list_edges, matrix)
-    out = lattice_conv(x, weight, lattice.runs, lattice.num_targets)
+    out = lattice_conv(x, weight, lattice, lattice.num_targets)
     expected = torch.zeros_like(out)
     for j, i, k in edges_by_definition(lattice):
         expected[i] += x[j] @ weight[k] if matrix else x[j] * weight[k]
     assert torch.allclose(out, expected)
-    back = lattice_conv(out, weight.mT if matrix else weight, lattice.runs,
+    back = lattice_conv(out, weight.mT if matrix else weight, lattice,
                         len(x), transposed=True)
     # <y, A x> = <A^T y, x>
     assert torch.allclose((out * out).sum(), (back * x).sum())
@@ -213,7 +271,8 @@ def test_sums_along_edges(kwargs, list_edges, matrix):
 
 @pytest.mark.parametrize('transposed', [False, True])
 @pytest.mark.parametrize('matrix', [True, False])
-def test_derivatives(matrix, transposed):
+@BOTH_ORDERS
+def test_derivatives(order, matrix, transposed):
     lattice, x, weight = problem(dict(kernel_size=3, stride=2), False, matrix)
     nodes = len(x)
     if transposed:
@@ -222,14 +281,15 @@ def test_derivatives(matrix, transposed):
         nodes = lattice.num_targets
 
     def function(x, weight):
-        return lattice_conv(x, weight, lattice.runs, nodes, transposed)
+        return lattice_conv(x, weight, lattice, nodes, transposed)
 
     assert torch.autograd.gradcheck(function, (x, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (x, weight),
                                         fast_mode=True)
 
 
-def test_nothing_of_an_offset_is_kept():
+@BOTH_ORDERS
+def test_nothing_of_an_offset_is_kept(order):
     voxels, mask = random_voxels(grid=(12, 12, 12), occupancy=0.9)
     lattice = voxel_to_graph(voxels, 5, mask=mask, list_edges=False)
     weight = torch.randn(125, 3, 2).double().requires_grad_()
@@ -240,7 +300,7 @@ def test_nothing_of_an_offset_is_kept():
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        lattice_conv(lattice.x, weight, lattice.runs, lattice.num_targets)
+        lattice_conv(lattice.x, weight, lattice, lattice.num_targets)
     assert sum(saved) == lattice.x.numel() + weight.numel()
 
 

@@ -27,6 +27,10 @@ MAX_TABLE = 2**26
 #: Pairs of voxels to look at together: bounds the memory of small lattices,
 #: large ones go through one offset at a time.
 _AT_ONCE = 2**14
+#: What the calls for one more offset take, as a number of edges.
+_OVERHEAD = 64
+#: Targets whose neighbours are counted to judge how many there are.
+_SAMPLE = 64
 
 #: Offsets first, first + 1, ... with so many edges each, and their ends.
 Run = tuple[int, list[int], Tensor, Tensor]
@@ -233,6 +237,56 @@ class LatticeData(Data):
                            self.geometry.num_offsets)
         return _found(self.geometry, self.sources, self.targets, self.size)
 
+    def rows(self, at_once: int = _AT_ONCE, transposed: bool = False
+             ) -> Iterator[tuple[int, Tensor]] | None:
+        r"""The same edges target by target, in blocks: the number of the
+        first target and, for it and those that follow, the sources at all
+        offsets, :math:`[n, s^3]`; the number of all sources stands for none.
+        :obj:`None` where so few are there that :meth:`runs` is cheaper.
+
+        Args:
+            at_once (int, optional): The most places in a block, if it has
+                more than one target. (default: :obj:`16384`)
+            transposed (bool, optional): If set to :obj:`True`, edges run
+                from their targets to their sources.
+                (default: :obj:`False`)
+        """
+        step = max(1, at_once // self.geometry.num_offsets)
+        if 'edge_index' in self:
+            table = self._listed_rows(transposed)
+            return None if table is None else (
+                (i, table[i:i + step]) for i in range(0, len(table), step))
+        look_up, base, shift = _search(self.geometry, self.sources,
+                                       self.targets, self.size, transposed)
+
+        def block(base):
+            return look_up((base[:, None] + shift).flatten()).view(
+                -1, len(shift))
+
+        some = block(base[_spread(len(base), base.device)])
+        here = len((self.targets if transposed else self.sources)[0])
+        filled = int((some < here).sum()) / max(1, some.numel())
+        if _prefers_runs(filled, len(base)):
+            return None
+        return ((i, block(base[i:i + step]))
+                for i in range(0, len(base), step))
+
+    def _listed_rows(self, transposed: bool) -> Tensor | None:
+        src, dst = self.edge_index
+        num_src, num_dst = len(self.coord), self.num_targets
+        if transposed:
+            src, dst, num_src, num_dst = dst, src, num_dst, num_src
+        offsets = self.geometry.num_offsets
+        filled = len(src) / max(1, num_dst * offsets)
+        if _prefers_runs(filled, num_dst):
+            return None
+        table = src.new_full((num_dst * offsets, ), num_src,
+                             dtype=torch.int32)
+        table[dst * offsets + self.edge_offset] = src.int()
+        if int((table < num_src).sum()) < len(src):
+            return None  # an edge that is listed twice counts twice
+        return table.view(num_dst, offsets)
+
     def scatter(self, x: Tensor, targets: bool = False) -> Tensor:
         r"""Features of the nodes (or of the output's) as voxels, zero where
         there is no node.
@@ -325,18 +379,44 @@ def _listed(edge_index: Tensor, edge_offset: Tensor,
         first, start = last, end
 
 
-def _found(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
-    """Edges from voxel numbers in the padded grid, which no offset leaves."""
-    shape, device = stencil.padded, sources[0].device
-    key = _number(sources[0] + stencil.padding, sources[1], shape)
-    base = _number(targets[0] * stencil.stride, targets[1], shape)
-    shift = _number(stencil.offsets().to(device), 0, shape)
+def _spread(size: int, device) -> Tensor:
+    """Some of so many numbers, in no rhythm with the rows of a grid."""
+    places = torch.arange(min(size, _SAMPLE), device=device)
+    return (places * 0.6180339887 % 1 * size).long()
+
+
+def _prefers_runs(filled: float, num_dst: int) -> bool:
+    """Whether edges are cheaper than a place for each target and offset."""
+    return filled * num_dst + _OVERHEAD < num_dst / 2
+
+
+def _search(stencil: Stencil, sources, targets, size: int,
+            transposed: bool = False):
+    """A function from voxel numbers to sources, the voxel of each target and
+    what each offset adds to it. Numbers are those of a grid that no offset
+    leaves.
+    """
+    t, p, s = stencil.stride, stencil.padding, stencil.kernel_size
+    offsets = stencil.offsets().to(sources[0].device)
+    shape, begin, end = stencil.padded, p, 0
+    if transposed:  # t o = j + p - k = (j + p) + (s - 1 - k) - (s - 1)
+        shape = tuple(n + s - 1 for n in shape)
+        offsets, end = offsets.flip(0), s - 1
+    fine = _number(sources[0] + begin, sources[1], shape)
+    coarse = _number(targets[0] * t + end, targets[1], shape)
+    key, base = (coarse, fine) if transposed else (fine, coarse)
     look_up = _table(key, size * shape[0] * shape[1] * shape[2])
+    return look_up, base, _number(offsets, 0, shape)
+
+
+def _found(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
+    """Edges that are not listed."""
+    look_up, base, shift = _search(stencil, sources, targets, size)
     step = max(1, _AT_ONCE // max(1, len(base)))
     for first in range(0, len(shift), step):
         wanted = base + shift[first:first + step, None]
         src = look_up(wanted.flatten())
-        found = src >= 0
+        found = src < len(sources[0])
         sizes = found.view_as(wanted).sum(1).tolist()
         found = found.nonzero().flatten()
         yield (first, sizes, src.index_select(0, found).long(),
@@ -344,9 +424,12 @@ def _found(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
 
 
 def _table(key: Tensor, size: int):
-    """A function from voxel numbers to nodes, -1 where there is none."""
+    """A function from voxel numbers to nodes, their number where there is
+    none.
+    """
     if size <= MAX_TABLE or not len(key):
-        table = torch.full((size, ), -1, dtype=torch.int32, device=key.device)
+        table = torch.full((size, ), len(key), dtype=torch.int32,
+                           device=key.device)
         table[key] = torch.arange(len(key), dtype=torch.int32,
                                   device=key.device)
         return lambda wanted: table.index_select(0, wanted)
@@ -354,7 +437,7 @@ def _table(key: Tensor, size: int):
 
     def search(wanted: Tensor) -> Tensor:
         place = torch.searchsorted(key, wanted).clamp_(max=len(key) - 1)
-        return order[place].where(key[place] == wanted, -1)
+        return order[place].where(key[place] == wanted, len(key))
 
     return search
 

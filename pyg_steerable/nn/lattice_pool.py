@@ -55,7 +55,7 @@ class LatticeFilter(ConstantModule):
                 f"with the same numbers")
         line = self.line.to(x.dtype)
         weight = (line[:, None, None] * line[:, None] * line).flatten()
-        return lattice_conv(x, weight, lattice.runs, lattice.num_targets)
+        return lattice_conv(x, weight, lattice, lattice.num_targets)
 
     def _along_axes(self, x: Tensor) -> Tensor:
         check_dense(x)

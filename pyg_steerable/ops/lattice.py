@@ -4,10 +4,13 @@ r"""Neighbours' features through one matrix for each stencil offset.
     \mathbf{y}_i = \sum_k \sum_{e: j \to i, \, k_e = k} \mathbf{W}_k^\top
     \mathbf{x}_j
 
-is evaluated offset by offset: gather the sources, multiply by one matrix,
-scatter to the targets. The edges come in runs of equal offsets, listed or
-found on the way, and nothing of a run is kept: memory is bounded by one
-offset. Backward goes through the edges again.
+is evaluated in one of two orders. Where neighbours are few, offset by offset:
+gather the sources, multiply by one matrix, scatter to the targets. Where most
+are there, target by target: gather the sources of a block of targets at all
+offsets, zeros for those that are missing, and multiply by all matrices at
+once; nothing is scattered. Neighbours come listed or are found on the way,
+and nothing of a run or block is kept: memory is bounded by one offset.
+Backward goes through the edges again.
 
 The map is multilinear. Its derivative in the features is the same map with
 sources and targets exchanged, that in the matrices is a correlation, and the
@@ -15,30 +18,44 @@ derivatives of both are these two again: any order of derivative works.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-#: Starts over the edges: (first offset, edges of each offset from there on,
-#: their sources, their targets), as LatticeData.runs.
-Runs = Callable[[], Iterable[tuple[int, list[int], Tensor, Tensor]]]
+#: Numbers to gather at once, on CPUs about what their caches hold.
+_AT_ONCE = {'cpu': 2**18}
+_AT_ONCE_ELSEWHERE = 2**24
 
 
-def lattice_conv(x: Tensor, weight: Tensor, runs: Runs, num_dst: int,
+class Edges(Protocol):
+    """The neighbours, as :class:`~pyg_steerable.graph.lattice.LatticeData`
+    has them.
+    """
+    def runs(self) -> Iterable[tuple[int, list[int], Tensor, Tensor]]:
+        """First offset, numbers of edges from there on, sources, targets."""
+
+    def rows(self, at_once: int, transposed: bool
+             ) -> Iterable[tuple[int, Tensor]] | None:
+        """First target, and the sources at all offsets from there on."""
+
+
+def lattice_conv(x: Tensor, weight: Tensor, edges: Edges, num_dst: int,
                  transposed: bool = False) -> Tensor:
     r"""Sums the neighbours' features, each times the matrix (or the number)
     of its offset.
 
     Linear in :obj:`x` and :obj:`weight`; differentiable any number of times
-    in both. It costs :math:`2 E d_{in} d_{out}` operations and, beside its
-    inputs and output, memory for the edges of one offset.
+    in both. It costs :math:`2 E d_{in} d_{out}` operations, or :math:`2 K
+    N_{dst} d_{in} d_{out}` where that is at most about twice as many, and,
+    beside its inputs and output, memory for the edges of one offset.
 
     Args:
         x (Tensor): Features of the source nodes.
         weight (Tensor): A matrix or a number for each offset.
-        runs (callable): Iterates over the edges, see
-            :meth:`pyg_steerable.graph.lattice.LatticeData.runs`.
+        edges (LatticeData): Who is whose neighbour, see :class:`Edges`.
         num_dst (int): The number of target nodes.
         transposed (bool, optional): If set to :obj:`True`, the edges run
             from their targets to their sources. (default: :obj:`False`)
@@ -49,7 +66,7 @@ def lattice_conv(x: Tensor, weight: Tensor, runs: Runs, num_dst: int,
           :math:`[N_{dst}, d_{out}]`
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _Convolve.apply(x.to(weight.dtype), weight, runs, num_dst,
+        return _Convolve.apply(x.to(weight.dtype), weight, edges, num_dst,
                                transposed)
 
 
@@ -57,9 +74,26 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 1 else weight.mT
 
 
-def _parts(runs: Runs, swapped: bool):
+def _rows(edges: Edges, x: Tensor, shape: torch.Size, swapped: bool):
+    """Blocks of targets, and their sources' features [n, K d_in]; None where
+    the other order is cheaper.
+    """
+    if len(shape) == 1:  # a number for each offset: no products to save
+        return None
+    width = max(1, x.shape[1])
+    most = _AT_ONCE.get(x.device.type, _AT_ONCE_ELSEWHERE)
+    rows = edges.rows(most // width, swapped)
+    if rows is None:
+        return None
+    x = F.pad(x, (0, 0, 0, 1))  # the last source is none
+    return ((slice(start, start + len(src)),
+             x.index_select(0, src.flatten()).view(len(src), -1))
+            for start, src in rows)
+
+
+def _runs(edges: Edges, swapped: bool):
     """The edges, and where each offset has its own in a run."""
-    for first, sizes, src, dst in runs():
+    for first, sizes, src, dst in edges.runs():
         if len(src):
             starts, start = [], 0
             for k, n in enumerate(sizes, first):
@@ -71,10 +105,16 @@ def _parts(runs: Runs, swapped: bool):
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(x, weight, runs, num_dst, swapped):
+    def forward(x, weight, edges, num_dst, swapped):
         width = x.shape[1] if weight.dim() == 1 else weight.shape[2]
         out = x.new_zeros(num_dst, width)
-        for src, dst, parts in _parts(runs, swapped):
+        blocks = _rows(edges, x, weight.shape, swapped)
+        if blocks is not None:
+            matrix = weight.flatten(0, 1)
+            for here, x_j in blocks:
+                torch.mm(x_j, matrix, out=out[here])
+            return out
+        for src, dst, parts in _runs(edges, swapped):
             x_j = x.index_select(0, src)
             y = x.new_empty(len(src), width)
             for k, start, end in parts:
@@ -85,7 +125,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, ctx.runs, _, ctx.swapped = inputs
+        x, weight, ctx.edges, _, ctx.swapped = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
@@ -93,19 +133,25 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gx = gw = None
         if ctx.needs_input_grad[0]:
-            gx = _Convolve.apply(g, _transposed(weight), ctx.runs, len(x),
+            gx = _Convolve.apply(g, _transposed(weight), ctx.edges, len(x),
                                  not ctx.swapped)
         if ctx.needs_input_grad[1]:
-            gw = _Correlate.apply(x, g, ctx.runs, ctx.swapped, weight.shape)
+            gw = _Correlate.apply(x, g, ctx.edges, ctx.swapped, weight.shape)
         return gx, gw, None, None, None
 
 
 class _Correlate(torch.autograd.Function):
     """The derivative of <g, y> in the matrices (or numbers)."""
     @staticmethod
-    def forward(x, g, runs, swapped, shape):
+    def forward(x, g, edges, swapped, shape):
         out = x.new_zeros(shape)
-        for src, dst, parts in _parts(runs, swapped):
+        blocks = _rows(edges, x, shape, swapped)
+        if blocks is not None:
+            matrix = out.view(-1, shape[2])
+            for here, x_j in blocks:
+                matrix.addmm_(x_j.T, g[here])
+            return out
+        for src, dst, parts in _runs(edges, swapped):
             x_j, g_i = x.index_select(0, src), g.index_select(0, dst)
             for k, start, end in parts:
                 if len(shape) == 1:
@@ -117,7 +163,7 @@ class _Correlate(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, g, ctx.runs, ctx.swapped, _ = inputs
+        x, g, ctx.edges, ctx.swapped, _ = inputs
         ctx.save_for_backward(x, g)
 
     @staticmethod
@@ -125,8 +171,8 @@ class _Correlate(torch.autograd.Function):
         x, g = ctx.saved_tensors
         gx = gg = None
         if ctx.needs_input_grad[0]:
-            gx = _Convolve.apply(g, _transposed(c), ctx.runs, len(x),
+            gx = _Convolve.apply(g, _transposed(c), ctx.edges, len(x),
                                  not ctx.swapped)
         if ctx.needs_input_grad[1]:
-            gg = _Convolve.apply(x, c, ctx.runs, len(g), ctx.swapped)
+            gg = _Convolve.apply(x, c, ctx.edges, len(g), ctx.swapped)
         return gx, gg, None, None, None
