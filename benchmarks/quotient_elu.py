@@ -1,12 +1,17 @@
 """How far QuotientELU is from equivariance, by group and number of samples.
 
-Prints the table of docs/equivariance.md: the largest relative error in
-float64 over 20 random elements, for 16 spherical channels of degree 2.
+Prints the tables of docs/equivariance.md: the largest relative error in
+float64 over 20 random elements, for 16 spherical channels of degree 2; and
+how far the logits of a whole classifier are from invariance, in units of
+their deviation, beside its activations alone.
 """
+from functools import partial
+
 import torch
 
 from pyg_steerable import FieldType, Group
-from pyg_steerable.layers import QuotientELU
+from pyg_steerable.layers import NormGate, QuotientELU
+from pyg_steerable.models import ModelNetClassifier
 from pyg_steerable.testing import equivariance_error
 
 GROUPS = ('C4', 'D3', 'O', 'I', 'OxInv', 'SO(2)', 'SO(2)xMxInv', 'SO(3)',
@@ -14,8 +19,18 @@ GROUPS = ('C4', 'D3', 'O', 'I', 'OxInv', 'SO(2)', 'SO(2)xMxInv', 'SO(3)',
 SAMPLES = (30, 108, 300, 1000, 3000)
 
 
-def main():
-    torch.set_num_threads(1)
+#: Those of the paper on implicit kernels.
+EIGHT = ('M', 'Inv', 'SO(2)xInv', 'SO(2)', 'SO(2)xF', 'SO(2)xM', 'SO(3)',
+         'O(3)')
+ACTIVATIONS = {
+    'NormGate': NormGate,
+    '108 samples': partial(QuotientELU, samples=108),
+    '1000 samples': partial(QuotientELU, samples=1000),
+}
+
+
+def layers():
+    """The activation alone."""
     print('| group | ' + ' | '.join(f'{n}' for n in SAMPLES) + ' |')
     print('|---' * (len(SAMPLES) + 1) + '|')
     for name in GROUPS:
@@ -26,6 +41,58 @@ def main():
                                        num_samples=20)
             cells.append(f'{error:.1e} ({layer.num_samples})')
         print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+
+
+@torch.no_grad()
+def change(model, pos, batch, group):
+    """The largest change of a logit, in units of their deviation."""
+    levels = model.levels(pos, batch)
+    before, worst = model(pos, batch, levels=levels), 0.
+    for g in Group(group).sample(20):
+        moved = [v._replace(pos=v.pos @ g.T) for v in levels]
+        after = model(pos @ g.T, batch, levels=moved)
+        worst = max(worst, float((after - before).abs().max()))
+    return worst / float(before.std())
+
+
+def classifier(name, kernel, activation):
+    """Errors of the activations, and of the logits under the group and
+    under O(3).
+    """
+    torch.manual_seed(0)
+    batch = torch.arange(8).repeat_interleave(256)
+    pos = torch.randn(len(batch), 3, dtype=torch.float64)
+    pos = pos / pos.norm(dim=1, keepdim=True) * torch.tensor([1., .8, .6])
+    model = ModelNetClassifier(10, group=name, kernel=kernel, channels=4,
+                               num_points=256, activation=activation)
+    model.double()(pos, batch)  # statistics
+    model.eval()
+    alone = max(equivariance_error(act, dtype=torch.float64, num_samples=20)
+                for act in model.encoder.acts)
+    return [alone] + [change(model, pos, batch, group)
+                      for group in (name, 'O(3)')]
+
+
+def classifiers():
+    """The whole network."""
+    for kernel in ('implicit', 'harmonic'):
+        print(f'\n{kernel} kernels: logits moved by the group (activation '
+              f'alone)\n')
+        print('| group | ' + ' | '.join(ACTIVATIONS) + ' | O(3) |')
+        print('|---' * (len(ACTIVATIONS) + 2) + '|')
+        for name in EIGHT:
+            cells = []
+            for activation in ACTIVATIONS.values():
+                alone, own, outside = classifier(name, kernel, activation)
+                cells.append(f'{own:.1e} ({alone:.1e})')
+            cells.append('' if name == 'O(3)' else f'{outside:.1g}')
+            print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+
+
+def main():
+    torch.set_num_threads(1)
+    layers()
+    classifiers()
 
 
 if __name__ == '__main__':
