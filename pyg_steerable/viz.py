@@ -114,7 +114,8 @@ def plot_slices(module: Callable, normal: str = 'z', extent: float = 2.,
                 attr: Tensor | None = None) -> Any:
     r"""All entries of a kernel on a plane, as images: rows are components of
     the output, columns those of the input; red is positive, blue negative,
-    all on one scale.
+    all on one scale. Scalars are named 1, vectors x, y, z, tensors by degree
+    and component.
 
     Args:
         module, normal, extent, resolution, offset, attr: See
@@ -130,13 +131,26 @@ def plot_slices(module: Callable, normal: str = 'z', extent: float = 2.,
     for i, row in enumerate(axes):
         for j, ax in enumerate(row):
             _image(ax, values[..., i, j], values.abs().max(), extent)
-    for ends, name in ((axes[-1], 'input'), (axes[:, 0], 'output')):
-        for i, ax in enumerate(ends):
-            (ax.set_xlabel if name == 'input' else ax.set_ylabel)(str(i))
+    for ax, name in zip(axes[-1], _components(module, 'in_type', d_in)):
+        ax.set_xlabel(name)
+    for ax, name in zip(axes[:, 0], _components(module, 'out_type', d_out)):
+        ax.set_ylabel(name, rotation=0, ha='right', va='center')
+    figure.supxlabel('input')
+    figure.supylabel('output')
     first, second = (_AXES[i] for i in _across(normal))
-    figure.supxlabel(f'input component ({first} to the right in each)')
-    figure.supylabel(f'output component ({second} up)')
+    figure.suptitle(f'{first} to the right, {second} up, {normal} = '
+                    f'{offset:g}', fontsize=10)
     return figure
+
+
+def _components(module: object, which: str, dim: int) -> list[str]:
+    """Short names of the components, numbers where no type is known."""
+    irreps = getattr(getattr(module, which, None), 'irreps', None)
+    if irreps is None:
+        return [str(i) for i in range(dim)]
+    return [name for mul, ir in irreps for _ in range(mul) for name in {
+        0: ['1'], 1: list(_AXES)}.get(
+            ir.l, [f'{ir.l},{m}' for m in range(-ir.l, ir.l + 1)])]
 
 
 def plot_arrows(modules: dict[str, Callable],
@@ -145,9 +159,13 @@ def plot_arrows(modules: dict[str, Callable],
                 resolution: int = 13, vector_in: int = 0,
                 vector_out: int = 0) -> Any:
     r"""What kernels from vectors to vectors make of one vector at the
-    origin, as arrows around it: a column for each kernel, a row for each
-    plane. Colours are the component out of the plane: red towards the
-    viewer for plane *z*, along the normal in general.
+    origin, as arrows around it,
+
+    .. math::
+        \mathbf{v} \mapsto k(\mathbf{0} - \mathbf{p}) \, \mathbf{v},
+
+    a column for each kernel, a row for each plane. Colours are the component
+    along the normal of the plane, red in its direction.
 
     Args:
         modules (dict): Convolutions or kernels, by title.
@@ -171,11 +189,16 @@ def plot_arrows(modules: dict[str, Callable],
         column[0].set_title(title)
         for ax, normal in zip(column, normals):
             k = sample_plane(module, normal, extent, resolution)
+            k = k.flip(0, 1)  # from the origin to where the arrow is
             k = k[..., vector_out:vector_out + 3, vector_in:vector_in + 3]
             _arrows(ax, line, k @ vector.to(k), normal)
     for ax, normal in zip(axes[:, 0], normals):
         first, second = (_AXES[i] for i in _across(normal))
-        ax.set_ylabel(f'{second} up, {first} to the right')
+        ax.set_ylabel(f'{first} to the right, {second} up\n'
+                      f'red: along {normal}, blue: against it')
+    numbers = ', '.join(f'{v:g}' for v in vector.tolist())
+    figure.suptitle(f'What the vector ({numbers}) at the centre becomes',
+                    fontsize=10)
     return figure
 
 
@@ -207,22 +230,33 @@ def _image(ax, values: Tensor, limit: Tensor, extent: float,
 def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:
     r"""The three kernels from vectors to vectors that SO(3) allows on a
     shell (Fig. 2 of the `"3D Steerable CNNs"
-    <https://arxiv.org/abs/1807.02547>`_ paper): of harmonics of degree 0, a
-    multiple of the identity, of degree 1, a curl, and of degree 2, like a
-    gradient of the divergence.
+    <https://arxiv.org/abs/1807.02547>`_ paper), of harmonics of degree 0, 1
+    and 2: positive multiples of
+
+    .. math::
+        \mathbf{1}, \qquad \mathbf{v} \mapsto \hat{\mathbf{x}} \times
+        \mathbf{v}, \qquad 3 \hat{\mathbf{x}} \hat{\mathbf{x}}^\top -
+        \mathbf{1},
+
+    the identity, a curl, and, like the second derivatives of a radial
+    function less their trace, a gradient of the divergence.
 
     Args:
         radius (float, optional): The radius of the shell.
             (default: :obj:`1.0`)
     """
     vectors, kernels = FieldType('1o', 'SO(3)'), {}
-    for degree, name in enumerate(
-            ('identity', 'curl', 'gradient of divergence')):
+    north = torch.tensor([[0., 0., radius]])
+    entries = {'identity': (0, 0), 'curl': (1, 0),
+               'gradient of divergence': (2, 2)}  # positive there
+    for degree, (name, entry) in enumerate(entries.items()):
         kernel = SteerableKernel(HarmonicBasis('SO(3)', 2, radius, shells=1,
                                                sigma=0.4), vectors, vectors)
         with torch.no_grad():
-            kernel.product.weight.copy_(torch.eye(3)[degree])
-        kernels[name] = kernel.eval()
+            weight = kernel.eval().product.weight
+            weight.copy_(torch.eye(3)[degree])
+            weight.mul_(kernel(north)[0][entry].sign())
+        kernels[name] = kernel
     return kernels
 
 
@@ -395,6 +429,8 @@ def _write_movie(path: str, rows: dict[str, list[Frame]],
         for i in range(len(rows['steerable'])):
             for row, (name, frames) in zip(axes, rows.items()):
                 _draw_row(row, name, frames[i], frames[0], places)
+                row[0].set_title(f'input, turned by '
+                                 f'{360 * i / len(frames):.0f}°', fontsize=11)
                 _draw_errors(row[3], errors, name, i)
             writer.grab_frame()
 
@@ -406,7 +442,6 @@ def _draw_row(row, name: str, frame: Frame, first: Frame, places) -> None:
     for ax in row:
         ax.clear()
     extent = (frame.voxels.shape[-1] - 1) / 2
-    row[0].set_title('input', fontsize=11)
     _image(row[0], frame.voxels.sum((0, 1)), first.voxels.sum((0, 1)).max(),
            extent, 'Greys', 0.)
     scalar, vector = places
@@ -435,13 +470,14 @@ def _draw_errors(ax, errors: dict[str, list[float]], name: str, i: int
                  ) -> None:
     ax.clear()
     ax.set_title('relative change', fontsize=11)
+    angle = 360 / len(errors[name]) * np.arange(len(errors[name]))
     for other, values in errors.items():
-        ax.plot(values, color='0.85')
+        ax.plot(angle, values, color='0.85')
         if other == name:
-            ax.plot(values[:i + 1], color='C3')
+            ax.plot(angle[:i + 1], values[:i + 1], color='C3')
     top = max(max(values) for values in errors.values())
-    ax.set(xlim=(0, len(errors[name])), ylim=(0, 1.1 * top + 1e-12),
-           xticks=[], xlabel='angle')
+    ax.set(xlim=(0, 360), ylim=(0, 1.1 * top + 1e-12),
+           xticks=[0, 90, 180, 270, 360], xlabel='angle [degrees]')
 
 
 # Command #####################################################################

@@ -192,6 +192,8 @@ def test_rows_of_what_is_dense():
         graph = voxel_to_graph(voxels, 5, padding=4, dilate=True, mask=mask,
                                list_edges=list_edges)
         assert graph.num_targets > 1000 and graph.rows() is None
+    # Neighbours are counted at places in no rhythm with rows of voxels.
+    assert voxel_to_graph(torch.zeros(1, 32, 32, 32), 5).rows() is not None
     graph = voxel_to_graph(voxels, 3, mask=mask)  # few nodes
     assert len(graph.coord) < 128 and graph.rows() is not None
     graph.edge_index = graph.edge_index[:, [0, *range(graph.num_edges)]]
