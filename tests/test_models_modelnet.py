@@ -237,3 +237,37 @@ def test_bad_input(options, match):
     pos, batch = clouds()
     with pytest.raises(ValueError, match=match):
         ModelNetClassifier(3, **(SMALL | options)).double()(pos, batch)
+
+
+@pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
+@pytest.mark.parametrize('ratios', [(1., 1.), (0.5, 0.5)])
+def test_bad_clouds(cls, ratios):
+    pos, batch = clouds()
+    model = cls(3, **(SMALL | dict(ratios=ratios))).double()
+    for given in (None, model.levels(pos, batch)):
+        with pytest.raises(ValueError, match=r"'batch' of shape \[155\]"):
+            model(pos, batch[1:], levels=given)
+        with pytest.raises(ValueError, match=r"'batch' in \[0, 2\)"):
+            model(pos, batch, batch_size=2, levels=given)
+        with pytest.raises(TypeError, match="'batch' to hold integers"):
+            model(pos, batch.double(), levels=given)
+    pos[3] = float('nan')
+    with pytest.raises(ValueError, match='finite positions'):
+        model(pos, batch)
+
+
+@pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
+def test_order_of_points_and_empty_clouds(cls):
+    pos, batch = clouds()
+    model = cls(3, **(SMALL | dict(ratios=(1., 1.)))).double().eval()
+    out = model(pos, batch)
+    p = torch.randperm(len(pos))
+    mixed = model(pos[p], batch[p])
+    same = out if cls is ModelNetClassifier else out[p]
+    assert torch.allclose(mixed, same, atol=1e-12)
+    names = torch.tensor([0, 2, 3])  # of five
+    apart = model(pos, names[batch], batch_size=5)
+    if cls is ModelNetClassifier:
+        assert apart.shape == (5, 3) and apart.isfinite().all()
+        apart = apart[names]
+    assert torch.allclose(apart, out, atol=1e-12)

@@ -19,7 +19,7 @@ from ..layers import (
 )
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
 from ..nn.hierarchy import Level, hierarchy
-from ..nn.pool import interpolate
+from ..nn.pool import interpolate, read_batch
 
 KERNELS = ('implicit', 'harmonic')
 
@@ -69,11 +69,14 @@ class _Encoder(torch.nn.Module):
     def levels(self, pos, batch) -> list[Level]:
         return hierarchy(pos, batch, self.ratios, self.k, self.sampling)
 
-    def forward(self, pos, batch, x, batch_size, levels) -> list[Tensor]:
-        """The fields at every resolution, the input's first."""
+    def forward(self, pos, batch, x, batch_size, levels
+                ) -> tuple[list[Tensor], int]:
+        """The fields at every resolution, the input's first, and the number
+        of clouds.
+        """
+        batch, size = read_batch(batch, pos, batch_size)
         pos = pos.to(self.convs[0].lin.weight.dtype)
-        centre = global_mean_pool(pos, batch, batch_size)
-        field = pos - (centre if batch is None else centre[batch])
+        field = pos - global_mean_pool(pos, batch, size)[batch]
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "
                              f"{None if x is None else list(x.shape)})")
@@ -88,7 +91,7 @@ class _Encoder(torch.nn.Module):
                      level.edge_index)
             field, pos = act(norm(h)), here
             fields.append(field)
-        return fields
+        return fields, size
 
 
 class ModelNetClassifier(torch.nn.Module):
@@ -141,6 +144,10 @@ class ModelNetClassifier(torch.nn.Module):
           :math:`(|\mathcal{V}|)`, features :math:`(|\mathcal{V}|, d)`
           *(optional)*
         - **output:** logits :math:`(|\mathcal{G}|, C)`
+
+    Raises:
+        ValueError: If an option is unknown, :obj:`batch` or :obj:`x` does not
+            fit the points, or a position is not finite.
     """
     def __init__(self, num_classes: int = 40,
                  in_type: FieldType | None = None, *,
@@ -177,11 +184,8 @@ class ModelNetClassifier(torch.nn.Module):
                 levels: list[Level] | None = None) -> Tensor:
         if levels is None:
             levels = self.levels(pos, batch)
-        fields = self.encoder(pos, batch, x, batch_size, levels)
-        if batch is not None and batch_size is None:
-            batch_size = int(batch.max()) + 1 if len(batch) else 0
-        return self.head(
-            global_mean_pool(fields[-1], levels[-1].batch, batch_size))
+        fields, size = self.encoder(pos, batch, x, batch_size, levels)
+        return self.head(global_mean_pool(fields[-1], levels[-1].batch, size))
 
 
 class ModelNetSegmenter(torch.nn.Module):
@@ -201,6 +205,9 @@ class ModelNetSegmenter(torch.nn.Module):
     Shapes:
         - **input:** as :class:`ModelNetClassifier`
         - **output:** logits :math:`(|\mathcal{V}|, C)`
+
+    Raises:
+        ValueError: As :class:`ModelNetClassifier`.
     """
     def __init__(self, num_classes: int = 40,
                  in_type: FieldType | None = None, *,
@@ -235,7 +242,7 @@ class ModelNetSegmenter(torch.nn.Module):
                 levels: list[Level] | None = None) -> Tensor:
         if levels is None:
             levels = self.levels(pos, batch)
-        fields = self.encoder(pos, batch, x, batch_size, levels)
+        fields, _ = self.encoder(pos, batch, x, batch_size, levels)
         h = fields.pop()
         places = [(pos, batch)] + [(v.pos, v.batch) for v in levels]
         while fields:

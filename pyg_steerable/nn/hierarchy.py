@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..graph import knn
-from .pool import farthest_downsample, random_downsample
+from .pool import farthest_downsample, random_downsample, read_batch
 
 SAMPLING = ('random', 'fps')
 
@@ -45,12 +45,17 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
             points. (default: :obj:`"random"`)
 
     Shapes:
-        - **pos:** :math:`[N, 3]`, **batch:** :math:`[N]`
+        - **pos:** :math:`[N, 3]`, **batch:** :math:`[N]` in any order
+
+    Raises:
+        ValueError: If an argument does not fit, or a position is not finite.
     """
     if sampling not in SAMPLING:
         raise ValueError(f"Expected 'sampling' to be one of {SAMPLING} (got "
                          f"{sampling!r})")
     pick = random_downsample if sampling == 'random' else farthest_downsample
+    if batch is not None:
+        batch, _ = read_batch(batch, pos, None)
     levels = []
     for ratio in ratios:
         index = (torch.arange(len(pos), device=pos.device) if ratio == 1 else

@@ -14,8 +14,8 @@ from ..layers.norm import field_index
 LINEAR, NONLINEAR = ('mean', 'sum'), ('max', 'min')
 
 
-def _read_clouds(index, x: Tensor, size: int | None, name: str = 'batch'
-                 ) -> tuple[Tensor, int]:
+def read_batch(index, x: Tensor, size: int | None, name: str = 'batch'
+               ) -> tuple[Tensor, int]:
     """The cloud of each row of x, and the number of clouds."""
     if index is None:
         return x.new_zeros(len(x), dtype=torch.long), size or 1
@@ -66,7 +66,7 @@ def random_downsample(pos: Tensor, batch: Tensor | None = None,
     if not 0 < ratio <= 1:
         raise ValueError(f"Expected 'ratio' in (0, 1] (got {ratio}). It is "
                          f"the share of points that are kept")
-    batch, size = _read_clouds(batch, pos, None)
+    batch, size = read_batch(batch, pos, None)
     device = pos.device if generator is None else generator.device
     order = torch.randperm(len(pos), generator=generator,
                            device=device).to(pos.device)
@@ -223,7 +223,7 @@ class GlobalPool(torch.nn.Module):
         many as :obj:`batch` names; give it while compiling).
         """
         self.field_type.check(x, 'x')
-        batch, size = _read_clouds(batch, x, batch_size)
+        batch, size = read_batch(batch, x, batch_size)
         return scatter(x, batch, 0, size, self.reduce)
 
     def __repr__(self) -> str:
@@ -269,7 +269,7 @@ def norm_max_pool(x: Tensor, field_type: FieldType, index: Tensor | None,
 
 def _norm_max(x: Tensor, field: Tensor, num_fields: int, index, size
               ) -> Tensor:
-    index, size = _read_clouds(index, x, size, 'index')
+    index, size = read_batch(index, x, size, 'index')
     n = len(x)
     if n == 0:
         return x.new_zeros(size, x.shape[1])
