@@ -6,10 +6,11 @@ from torch import Tensor
 
 from ..fields import FieldType
 from ..layers.bilinear import Bilinear
+from ..layers.constants import ConstantModule
 from .basis import SteerableBasis, typical_inputs
 
 
-class SteerableKernel(torch.nn.Module):
+class SteerableKernel(ConstantModule):
     r"""A G-steerable kernel,
 
     .. math::
@@ -51,6 +52,13 @@ class SteerableKernel(torch.nn.Module):
         self.product = Bilinear(basis.field_type, in_type, out_type)
         self.num_neighbors, self.gain = num_neighbors, gain
         self.register_buffer('scale', torch.ones(basis.field_type.dim))
+        # The weights take the scale, of which they are far fewer than of the
+        # basis on all edges.
+        first = [p.u for p in self.product.paths]
+        self.register_constant('column', torch.tensor(
+            first, dtype=torch.long, device='cpu').repeat_interleave(
+                torch.tensor([p.numel for p in self.product.paths],
+                             dtype=torch.long, device='cpu')))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -74,16 +82,22 @@ class SteerableKernel(torch.nn.Module):
             deviation = variance[s].mean().sqrt()
             self.scale[s] = self.gain / deviation.clamp(min=1e-6)
 
-    def features(self, positions: Tensor, attr: Tensor | None = None
-                 ) -> Tensor:
-        r"""The scaled basis :math:`h`, the factor of the kernel that edges
-        have of their own.
+    def weight(self) -> Tensor:
+        r"""The weights of :math:`\mathbf{B}`, with the scale of the basis."""
+        return self.product.weight * self.scale[self.column]
+
+    def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
+                 num_dst: int, order: str = 'auto') -> Tensor:
+        r"""Sums the source nodes' features, taken through the kernels of the
+        edges, at the targets: :math:`\sum_e k_e \, \mathbf{x}_{src(e)}`,
+        where :obj:`h` is :obj:`basis(positions, attr)`. See
+        :func:`pyg_steerable.ops.contract`.
 
         Shapes:
-            - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
-              **output:** :math:`[E, d_h]`
+            - **h:** :math:`[E, d_h]`, **x:** :math:`[N_{src}, d_{in}]`,
+              **output:** :math:`[N_{dst}, d_{out}]`
         """
-        return self.basis(positions, attr) * self.scale
+        return self.product(h, x, src, dst, num_dst, order, self.weight())
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
@@ -94,4 +108,4 @@ class SteerableKernel(torch.nn.Module):
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
               **output:** :math:`[E, d_{out}, d_{in}]`
         """
-        return self.product.dense(self.features(positions, attr))
+        return self.product.dense(self.basis(positions, attr), self.weight())

@@ -67,20 +67,24 @@ class Bilinear(ConstantModule):
         return [getattr(self, f'Q{i}') for i in range(len(self.paths))]
 
     def forward(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
-                num_dst: int, order: str = 'auto') -> Tensor:
+                num_dst: int, order: str = 'auto',
+                weight: Tensor | None = None) -> Tensor:
         r"""Sums :math:`B(h_e \otimes x_{src(e)})` at the targets, see
-        :func:`pyg_steerable.ops.contract`.
+        :func:`pyg_steerable.ops.contract`; with other weights than its own
+        if they are given.
 
         Shapes:
             - **h:** :math:`[E, d_U]`, **x:** :math:`[N_{src}, d_V]`,
               **output:** :math:`[N_{dst}, d_W]`
         """
-        return contract(h, x, src, dst, num_dst, self.weight, self.bases,
+        weight = self.weight if weight is None else weight
+        return contract(h, x, src, dst, num_dst, weight, self.bases,
                         self.paths, self.w_type.dim, order)
 
-    def dense(self, h: Tensor) -> Tensor:
+    def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
         r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
-        return dense_kernel(h, self.weight, self.bases, self.paths,
+        weight = self.weight if weight is None else weight
+        return dense_kernel(h, weight, self.bases, self.paths,
                             self.v_type.dim, self.w_type.dim)
 
     def __repr__(self) -> str:

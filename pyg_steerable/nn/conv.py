@@ -218,7 +218,7 @@ class SteerableConv(MessagePassing):
         src, dst = edges[j], edges[i]
         num_dst = pos[i].shape[0]
         with self._full_precision(pos[i]):
-            h = self.kernel.features(
+            h = self.kernel.basis(
                 self._relative(pos[j][src], pos[i][dst]),
                 self._attributes(
                     edge_attr, None if node_attr is None else
@@ -226,8 +226,8 @@ class SteerableConv(MessagePassing):
                     None if node_attr is None else node_attr[j][src]))
             if edge_weight is not None:
                 h = h * edge_weight.to(h.dtype).view(-1, 1)
-            out = self.kernel.product(h, x[j].to(h.dtype), src, dst, num_dst,
-                                      self.order)
+            out = self.kernel.convolve(h, x[j].to(h.dtype), src, dst,
+                                       num_dst, self.order)
             if self.aggr == 'mean':
                 count = out.new_zeros(num_dst).index_add(
                     0, dst, out.new_ones(1).expand(dst.shape[0]))
