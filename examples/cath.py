@@ -88,7 +88,7 @@ def parse(argv=None) -> argparse.Namespace:
                         l1=rest[cnn], weight_decay=rest[cnn],
                         lr=5e-4 if cnn else 0.1)
     if args.smoke:
-        parser.set_defaults(size=20, channels=[1, 2], blocks=[1, 1], degree=1,
+        parser.set_defaults(size=14, channels=[1, 2], blocks=[1, 1], degree=1,
                             invariants=8, epochs=2, threads=1)
     args = parser.parse_args(argv)
     args.dropout = rest[2]

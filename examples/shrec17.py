@@ -175,6 +175,8 @@ def make_solids(root: Path, kind: str, num: int = 30) -> Path:
     """
     import trimesh
     creation, rng = trimesh.creation, np.random.default_rng(0)
+    rotations = iter(Group('SO(3)').sample(
+        2 * num, generator=torch.Generator().manual_seed(0)).numpy())
     shapes = {
         '01_box': lambda: creation.box((1., 1., 1.)),
         '02_cylinder': lambda: creation.cylinder(0.5, 1., sections=16),
@@ -194,7 +196,7 @@ def make_solids(root: Path, kind: str, num: int = 30) -> Path:
                 mesh.apply_scale(rng.uniform(0.6, 1.4, 3))
                 if kind == 'perturbed':
                     turn = np.eye(4)
-                    turn[:3, :3] = Group('SO(3)').sample()[0].numpy()
+                    turn[:3, :3] = next(rotations)
                     mesh.apply_transform(turn)
                 mesh.export(folder / f'{name}.obj')
                 lines.writerow([name, synset, synset, name])

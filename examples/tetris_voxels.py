@@ -49,6 +49,14 @@ VARIANTS = {
 #: low-pass of the paper, without in the comments of its code.
 PAPER = dict(zip(VARIANTS, (99, 36, 27, 24)))
 
+#: Fewer and coarser voxels, a narrow network. Without norms such networks did
+#: not learn (their ReLUs died); statistics follow the full batch quickly.
+SMALL = dict(
+    cell=3, pad=4, fields=['2x0e + 2x1o + 1x2e', '4x0e + 3x1o + 1x2e',
+                           '8x0e + 4x1o + 2x2e'], invariants=32,
+    channels=[8, 16, 16, 32], dropout=0., norm=True, momentum=0.5, lr=0.05,
+    epochs=100, hold=60, decay=0.93, copies=25, threads=1)
+
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line of one run."""
@@ -60,8 +68,6 @@ def parse(argv=None) -> argparse.Namespace:
                       help='voxels along each side of a cell')
     data.add_argument('--pad', type=int, default=8,
                       help='voxels of zeros around the block of 4^3 cells')
-    data.add_argument('--contrast', type=float, default=1.,
-                      help='factor of all voxels')
     data.add_argument('--orientation', default='random',
                       choices=['random', 'fixed'],
                       help='of the training blocks, one for each, or '
@@ -81,6 +87,11 @@ def parse(argv=None) -> argparse.Namespace:
     model.add_argument('--strides', type=int, nargs='+',
                        default=[1, 2, 2, 1])
     model.add_argument('--dropout', type=float, default=0.2)
+    model.add_argument('--norm', default=False,
+                       action=argparse.BooleanOptionalAction,
+                       help='batch norm in the steerable network, too')
+    model.add_argument('--momentum', type=float, default=0.1,
+                       help='of the running statistics of norms')
     add_training_options(parser)
     add_schedule_options(parser, hold=100, decay=0.98)
     parser.set_defaults(epochs=250, batch_size=8, lr=0.1, weight_decay=0.)
@@ -105,30 +116,30 @@ def parse(argv=None) -> argparse.Namespace:
     return args
 
 
-SMALL = dict(threads=1)
-
-
 def build_network(args):
     """The network that the options ask for."""
     options = dict(strides=args.strides, smooth=args.smooth,
                    dropout=args.dropout)
     if args.net == 'cnn':
-        return TetrisCNN(channels=args.channels, **options)
-    if args.fields is not None:
-        options['fields'] = args.fields
-    return TetrisNet(invariants=args.invariants, **options)
+        net = TetrisCNN(channels=args.channels, **options)
+    else:
+        if args.fields is not None:
+            options['fields'] = args.fields
+        net = TetrisNet(invariants=args.invariants, norm=args.norm, **options)
+    for module in net.modules():
+        if hasattr(module, 'momentum'):
+            module.momentum = args.momentum
+    return net
 
 
 def load(args, part: str) -> VoxelGrids:
     """Rotations differ between seeds and parts."""
     copies = {'train': 1, 'valid': min(4, args.copies), 'test': args.copies}
     fixed = part == 'train' and args.orientation == 'fixed'
-    grids = tetris_voxels(
+    return tetris_voxels(
         copies[part], '1' if fixed else 'SO(3)',
         3 * args.seed + list(copies).index(part), cell=args.cell,
         pad=args.pad)
-    grids.voxels *= args.contrast
-    return grids
 
 
 def main(argv=None) -> dict:
