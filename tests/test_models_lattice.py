@@ -14,6 +14,7 @@ from pyg_steerable.layers import (
     TensorProductActivation,
 )
 from pyg_steerable.models import (
+    AminoAcidCNN,
     AminoAcidNet,
     CathCNN,
     CathNet,
@@ -53,6 +54,8 @@ NETS = {
                                      max_degree=1, hidden=8)),
     'tetris cnn': (TetrisCNN, 5, dict(channels=(2, 3, 4, 5))),
     'cath cnn': (CathCNN, 9, dict(channels=(2, 4), blocks=(2, 1))),
+    'amino cnn': (AminoAcidCNN, 37, dict(size=37, channels=(1, 2, 2, 3),
+                                         hidden=8)),
 }
 STEERABLE = [name for name in NETS if 'cnn' not in name and name != 'amino']
 
@@ -61,7 +64,7 @@ def build(name, **options):
     cls, size, small = NETS[name]
     torch.manual_seed(0)
     model = cls(**small, **options).double()
-    channels = 2 if name == 'amino' else 1
+    channels = 2 if 'amino' in name else 1
     return model, torch.rand(2, channels, *3 * [size], dtype=torch.float64)
 
 
@@ -89,16 +92,19 @@ def randn(field_type, size, batch=1):
     (CathNet, 143_560),
     (CathCNN, 15_878_764),
     (AminoAcidNet, 32_588_981),
+    (AminoAcidCNN, 61_159_077),
 ])
 def test_number_of_parameters(cls, count):
-    """Those of the papers; 32.6 million is all that is known of the last."""
+    """Those of the papers; 32.6 and 61.1 million is all that is known of the
+    last two.
+    """
     with torch.device('meta'):
         model = cls()
     parameters = [*model.parameters()]
     assert all(p.requires_grad for p in parameters)
     assert sum(p.numel() for p in parameters) == count
-    if cls is AminoAcidNet:
-        assert abs(count / 32.6e6 - 1) < 1e-3
+    published = {AminoAcidNet: 32.6e6, AminoAcidCNN: 61.1e6}.get(cls, count)
+    assert abs(count / published - 1) < 1e-3
 
 
 @pytest.mark.parametrize('build, size, expected', [
@@ -214,6 +220,8 @@ def test_state_and_copies(name):
     (lambda: CathNet(dropout=1.5), "'p'"),
     (lambda: AminoAcidNet(channels=(4, 8)), "'channels'"),
     (lambda: AminoAcidNet(size=36), 'at least 37'),
+    (lambda: AminoAcidCNN(size=36, channels=4 * (1, )), 'at least 37'),
+    (lambda: AminoAcidCNN(channels=(4, 8)), "'channels'"),
     (lambda: AminoAcidNet(size=37, hidden=8)(torch.rand(1, 2, 48, 48, 48)),
      "'size'"),
     (lambda: TetrisNet()(torch.rand(1, 9, 9, 9)), 'B, C, D, H, W'),

@@ -1,5 +1,5 @@
 """The papers' networks, one file each."""
-from .amino import AminoAcidNet
+from .amino import AminoAcidCNN, AminoAcidNet
 from .cath import CathCNN, CathNet
 from .modelnet import ModelNetClassifier, ModelNetSegmenter
 from .qm9 import QM9Net
@@ -15,5 +15,6 @@ __all__ = [
     'ShrecNet',
     'CathNet',
     'CathCNN',
+    'AminoAcidCNN',
     'AminoAcidNet',
 ]

@@ -1,4 +1,4 @@
-"""The network for amino acids of the 3D Steerable CNNs paper."""
+"""The networks for amino acids of the 3D Steerable CNNs paper."""
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -12,7 +12,41 @@ from ..groups import Group
 from ..nn import LatticeAvgPool, LatticeBlock
 
 
-class AminoAcidNet(torch.nn.Sequential):
+class _OnCubes(torch.nn.Sequential):
+    """Features of voxels, and dense layers that see all of what is left."""
+    def __init__(self, size: int, features: list, dim: int, hidden: int,
+                 num_classes: int, dropout: float):
+        left = (((size - 1) // 2 + 1) - 4 - 1) // 2 - 6
+        if left < 1:
+            raise ValueError(f"Expected 'size' to be at least 37, so that "
+                             f"the last convolution has voxels left (got "
+                             f"{size})")
+        layers, width = [torch.nn.Flatten()], dim * left**3
+        for _ in range(2):
+            layers += [torch.nn.Linear(width, hidden), torch.nn.ReLU(),
+                       torch.nn.Dropout(dropout)]
+            width = hidden
+        super().__init__(OrderedDict(
+            features=torch.nn.Sequential(*features),
+            head=torch.nn.Sequential(*layers,
+                                     torch.nn.Linear(width, num_classes))))
+        self.size = size
+
+    def forward(self, voxels: Tensor) -> Tensor:
+        if voxels.shape[2:] != 3 * (self.size, ):
+            raise ValueError(f"Expected 'voxels' of size {self.size} along "
+                             f"each axis (got {list(voxels.shape)}). Build "
+                             f"the network with their 'size'")
+        return super().forward(voxels)
+
+
+def _check_channels(channels: Sequence[int]) -> None:
+    if len(channels) != 4:
+        raise ValueError(f"Expected 'channels' to be four numbers (got "
+                         f"{channels})")
+
+
+class AminoAcidNet(_OnCubes):
     r"""The network of `"3D Steerable CNNs: Learning Rotationally Equivariant
     Features in Volumetric Data" <https://arxiv.org/abs/1807.02547>`_,
     section 5.4, that tells an amino acid from the atoms around it: four
@@ -58,12 +92,10 @@ class AminoAcidNet(torch.nn.Sequential):
                  size: int = 48, channels: Sequence[int] = (4, 8, 16, 32),
                  max_degree: int = 3, hidden: int = 2048,
                  dropout: float = 0.5, group: Group | str = 'SO(3)'):
-        if len(channels) != 4:
-            raise ValueError(f"Expected 'channels' to be four numbers (got "
-                             f"{channels})")
+        _check_channels(channels)
         types = [FieldType([(in_channels, '0e')], group)]
         types += [FieldType.sphere(c, max_degree, group) for c in channels]
-        features = torch.nn.Sequential(
+        super().__init__(size, [
             LatticeBlock(types[0], types[1], 5, stride=2, padding=2),
             LatticeAvgPool(3, 1, padding=0),
             LatticeBlock(types[1], types[2], 3, padding=0),
@@ -72,26 +104,48 @@ class AminoAcidNet(torch.nn.Sequential):
             LatticeAvgPool(3, 1, padding=0),
             LatticeBlock(types[3], types[4], 3, padding=0),
             LatticeAvgPool(3, 1, padding=1),
-        )
-        left = (((size - 1) // 2 + 1) - 4 - 1) // 2 - 6
-        if left < 1:
-            raise ValueError(f"Expected 'size' to be at least 37, so that "
-                             f"the last convolution has voxels left (got "
-                             f"{size})")
-        layers, width = [torch.nn.Flatten()], types[4].dim * left**3
-        for _ in range(2):
-            layers += [torch.nn.Linear(width, hidden), torch.nn.ReLU(),
-                       torch.nn.Dropout(dropout)]
-            width = hidden
-        super().__init__(OrderedDict(
-            features=features,
-            head=torch.nn.Sequential(*layers,
-                                     torch.nn.Linear(width, num_classes))))
-        self.size = size
+        ], types[4].dim, hidden, num_classes, dropout)
 
-    def forward(self, voxels: Tensor) -> Tensor:
-        if voxels.shape[2:] != 3 * (self.size, ):
-            raise ValueError(f"Expected 'voxels' of size {self.size} along "
-                             f"each axis (got {list(voxels.shape)}). Build "
-                             f"the network with their 'size'")
-        return super().forward(voxels)
+
+class AminoAcidCNN(_OnCubes):
+    r"""The conventional network beside :class:`AminoAcidNet`, which the
+    paper takes from "Spherical Convolutions and their Application in
+    Molecular Modelling" (Boomsma and Frellsen, 2017): convolutions with
+    biases and ReLU, average pooling and three dense layers. It has
+    61,159,077 parameters.
+
+    The number of parameters is all that the paper gives; it takes grids of
+    57 to 60 voxels. Weights start as PyTorch's do, not from a normal
+    distribution of deviation 0.1.
+
+    Args:
+        num_classes (int, optional): (default: :obj:`21`)
+        in_channels (int, optional): (default: :obj:`2`)
+        size (int, optional): Voxels along each axis. (default: :obj:`60`)
+        channels (list[int], optional): Of each convolution.
+            (default: :obj:`(16, 32, 64, 128)`)
+        hidden, dropout: See :class:`AminoAcidNet`.
+
+    Shapes:
+        - **input:** voxels :math:`(B, C, S, S, S)`
+        - **output:** logits :math:`(B, N)`
+
+    Raises:
+        ValueError: See :class:`AminoAcidNet`.
+    """
+    def __init__(self, num_classes: int = 21, in_channels: int = 2, *,
+                 size: int = 60, channels: Sequence[int] = (16, 32, 64, 128),
+                 hidden: int = 2048, dropout: float = 0.5):
+        _check_channels(channels)
+
+        def block(i, kernel_size=3, **kwargs):
+            widths = [in_channels, *channels]
+            return [torch.nn.Conv3d(*widths[i:i + 2], kernel_size, **kwargs),
+                    torch.nn.ReLU()]
+
+        super().__init__(size, [
+            *block(0, 5, stride=2, padding=2), LatticeAvgPool(3, 1, 0),
+            *block(1), LatticeAvgPool(3, 2, 0),
+            *block(2), LatticeAvgPool(3, 1, 0),
+            *block(3), LatticeAvgPool(3, 1, 1),
+        ], channels[3], hidden, num_classes, dropout)
