@@ -54,8 +54,8 @@ NETS = {
                                      max_degree=1, hidden=8)),
     'tetris cnn': (TetrisCNN, 5, dict(channels=(2, 3, 4, 5))),
     'cath cnn': (CathCNN, 9, dict(channels=(2, 4), blocks=(2, 1))),
-    'amino cnn': (AminoAcidCNN, 37, dict(size=37, channels=(1, 2, 2, 3),
-                                         hidden=8)),
+    'amino cnn': (AminoAcidCNN, 37, dict(size=37, channels=(3, 4, 5, 6),
+                                         hidden=16)),
 }
 STEERABLE = [name for name in NETS if 'cnn' not in name and name != 'amino']
 
