@@ -6,9 +6,11 @@ from itertools import permutations, product
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
+from pyg_steerable.graph import lattice as lattice_module
 from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,
@@ -134,8 +136,7 @@ def test_unit_norms_and_fan_in(kernel_size):
 
 
 @pytest.mark.parametrize('kernel_size', [3, 5])
-@pytest.mark.parametrize('l_in,l_out', [(0, 0), (0, 2), (1, 1), (1, 2),
-                                        (2, 2), (3, 1), (3, 3)])
+@pytest.mark.parametrize('l_in,l_out', [*product(range(4), repeat=2)])
 def test_completeness(l_in, l_out, kernel_size):
     # Random kernels of these shells and degrees, averaged over the group:
     # sampled, they span what the basis spans.
@@ -227,8 +228,15 @@ CASES = {
 }
 
 
+def go_by(runs, monkeypatch):
+    """Makes all graphs go offset by offset, or target by target."""
+    monkeypatch.setattr(lattice_module, '_prefers_runs', lambda *args: runs)
+
+
 def outcomes(conv, x, lattice, mask, path):
-    """Output at the lattice's nodes and all gradients."""
+    """Output at the lattice's nodes and all gradients: of the features and,
+    but for the exported layer, of the parameters.
+    """
     conv = copy.deepcopy(conv)
     x = x.clone().requires_grad_()
     if path in ('voxels', 'exported'):
@@ -251,7 +259,8 @@ def outcomes(conv, x, lattice, mask, path):
 @pytest.mark.parametrize('list_edges', [True, False])
 @pytest.mark.parametrize('occupancy', [0.2, 1.])
 @pytest.mark.parametrize('case', CASES)
-def test_graph_dense_and_exported_agree(case, occupancy, list_edges):
+def test_graph_dense_and_exported_agree(case, occupancy, list_edges,
+                                        monkeypatch):
     kwargs = CASES[case]
     conv = make('SO(2)', **kwargs)
     mask = torch.rand(6, 7, 5) < occupancy
@@ -260,11 +269,14 @@ def test_graph_dense_and_exported_agree(case, occupancy, list_edges):
         voxels, conv.kernel_size, mask=mask, stride=conv.stride,
         padding=conv.padding, spacing=conv.spacing, list_edges=list_edges)
     expected = outcomes(conv, lattice.x, lattice, mask, 'voxels')
-    paths = ['auto', 'graph', 'dense', 'exported']
-    for path in paths + ['reference'] * list_edges:
-        found = outcomes(conv, lattice.x, lattice, mask, path)
+    paths = ['auto', 'dense', 'exported'] + ['reference'] * list_edges
+    found = [outcomes(conv, lattice.x, lattice, mask, path) for path in paths]
+    for runs in (True, False):  # offset by offset, and target by target
+        go_by(runs, monkeypatch)
+        found.append(outcomes(conv, lattice.x, lattice, mask, 'graph'))
+    for some in found:
         assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-10)
-                   for a, b in zip(found, expected))
+                   for a, b in zip(some, expected))
     assert type(conv.to_conv3d()) is torch.nn.Conv3d
 
 
@@ -291,22 +303,50 @@ def test_batches_and_layers_in_a_row():
         assert torch.allclose(out, second(first(voxels)), atol=1e-10)
 
 
-@pytest.mark.parametrize('stride', [1, 2])
-def test_transposed(stride):
+@pytest.mark.parametrize('occupancy', [0.3, 1.])
+@pytest.mark.parametrize('stride', [1, 2, 3])
+def test_transposed(stride, occupancy, monkeypatch):
     conv = make('O(3)', LatticeSteerableConvTranspose, stride=stride,
                 spacing=(2., 1., 1.), root_weight=True)
     grid = (7, 6, 9)
-    lattice = voxel_to_graph(torch.randn(1, *grid).double(), stride=stride,
-                             spacing=conv.spacing)
+    lattice = voxel_to_graph(
+        torch.randn(1, *grid).double(), stride=stride, spacing=conv.spacing,
+        mask=torch.rand(grid) < occupancy)
     x = torch.randn(lattice.num_targets, conv.in_type.dim).double()
-    voxels = lattice.scatter(x, targets=True)
-    expected = conv(voxels, size=grid)
-    assert expected.shape[2:] == grid
-    for path in ('graph', 'dense', 'reference'):
-        conv.order = path
-        assert torch.allclose(lattice.scatter(conv(x, lattice)), expected)
+    weights = torch.randn(len(lattice.coord), conv.out_type.dim).double()
     plain = conv.to_conv_transpose3d()
-    assert torch.allclose(plain(voxels, output_size=grid), expected)
+    assert type(plain) is torch.nn.ConvTranspose3d
+
+    def outcomes(function, module):
+        leaf = x.clone().requires_grad_()
+        module.zero_grad()
+        out = function(leaf)
+        (out * weights).sum().backward()
+        return [out, leaf.grad, *([p.grad.clone() for p in conv.parameters()]
+                                  if module is conv else [])]
+
+    def on_voxels(x):
+        voxels = conv(lattice.scatter(x, targets=True), size=grid)
+        assert voxels.shape[2:] == grid
+        return lattice.gather(voxels)
+
+    expected = outcomes(on_voxels, conv)
+    found = [outcomes(lambda x: lattice.gather(plain(
+        lattice.scatter(x, targets=True), output_size=grid)), plain)]
+    for path in ('auto', 'runs', 'rows', 'dense', 'reference'):
+        conv.order = 'graph' if path in ('runs', 'rows') else path
+        if conv.order == 'graph':
+            go_by(path == 'runs', monkeypatch)
+        found.append(outcomes(lambda x: conv(x, lattice), conv))
+    for some in found:
+        assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+                   for a, b in zip(some, expected))
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_transposed_is_equivariant(stride):
+    conv = make('O(3)', LatticeSteerableConvTranspose, stride=stride,
+                spacing=(2., 1., 1.), root_weight=True)
     grid = (7, 9, 5)  # odd: strides keep the centre
     x = smooth_voxels(conv.in_type.dim, [n // stride + n % stride * (
         stride > 1) for n in grid])
@@ -318,6 +358,35 @@ def test_transposed(stride):
         conv(x, size=(30, 30, 30))
     with pytest.raises(TypeError, match='to_conv_transpose3d'):
         conv.to_conv3d()
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any tensor that is made."""
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (list, tuple)) else [out]:
+            if isinstance(t, torch.Tensor):
+                self.numel = max(self.numel, t.numel())
+        return out
+
+
+@pytest.mark.parametrize('size,runs', [(64, False), (32, True)])
+def test_large_lattices_keep_to_one_offset(size, runs, monkeypatch):
+    """Forward and backward: no tensor is larger than the coordinates of the
+    voxels, where all edges are a hundred times as many as these.
+    """
+    go_by(runs, monkeypatch)
+    scalar = FieldType('1x0e', 'SO(3)')
+    conv = LatticeSteerableConv(scalar, scalar, 5, path='graph')
+    lattice = voxel_to_graph(torch.randn(1, size, size, size), 5)
+    assert 'edge_index' not in lattice
+    x = lattice.x.clone().requires_grad_()
+    with Largest() as mode:
+        conv(x, lattice).sum().backward()
+    assert x.grad is not None
+    assert size**3 <= mode.numel <= max(3 * size**3, 2**18)
 
 
 def test_second_derivatives():
