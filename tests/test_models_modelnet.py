@@ -225,6 +225,16 @@ def test_one_cloud_without_batch():
                           model(pos, zero, levels=batched))
 
 
+def test_compiles_to_one_graph():
+    pos, batch = clouds(dtype=torch.float32)
+    model = ModelNetClassifier(
+        3, **(SMALL | dict(ratios=(0.5, ), max_degree=1))).eval()
+    whole = torch.compile(model, fullgraph=True, backend='aot_eager')
+    levels = model.levels(pos, batch)
+    out = whole(pos, batch, batch_size=3, levels=levels)
+    assert torch.allclose(out, model(pos, batch, levels=levels), atol=1e-5)
+
+
 @pytest.mark.parametrize('options, match', [
     (dict(kernel='gaussian'), "'kernel'"),
     (dict(ratios=()), "'ratios'"),

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 import torch_geometric.nn.pool as pyg_pool
+from torch._dynamo.testing import CompileCounter
 from torch_geometric.nn import MessagePassing
 
 from pyg_steerable import Group
@@ -503,6 +504,18 @@ def test_gradients_pass_by():
     vector = x[index[0]] + offset.float() @ cell - x[index[1]]
     vector.square().sum().backward()
     assert x.grad.isfinite().all() and cell.grad.abs().max() > 0
+
+
+def test_compile_leaves_the_search_out():
+    def edges(x):
+        source, target = knn_graph(x.sin(), 3)
+        return (x[source] - x[target]).square().sum()
+
+    x = torch.randn(30, 3)
+    graphs = CompileCounter()
+    torch._dynamo.reset()
+    assert torch.compile(edges, backend=graphs)(x).equal(edges(x))
+    assert graphs.frame_count == 3  # before, the swap of rows, and after
 
 
 def test_feeds_a_layer():

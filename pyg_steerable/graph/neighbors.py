@@ -30,7 +30,8 @@ and return the same edges, with these differences:
   they are installed), and :obj:`'torch'` (brute force on any device: memory
   linear in the points, time quadratic). All give the same graph.
 
-Indices have no gradients: positions are detached.
+Indices have no gradients: positions are detached. ``torch.compile`` leaves
+searches out: it breaks the graph there.
 """
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ from .engines import choose_engine
 from .periodic import PeriodicSearch, read_cells
 from .search import Search
 
-#: The frame of the user's call, seen from :func:`_warn`.
-_STACK_LEVEL = 4
+#: The frame of the user's call, seen from :func:`_warn`: the wrapper of
+#: :func:`torch.compiler.disable` is one of those in between.
+_STACK_LEVEL = 5
 
 
 def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
@@ -218,6 +220,7 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
     return col
 
 
+@torch.compiler.disable
 def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
                cell=None, pbc=True, *, k=None, r=None, cap=None,
                cosine=False, loop=False, names=('x', 'y')):

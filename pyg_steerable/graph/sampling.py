@@ -9,6 +9,7 @@ from .engines import Compiled, choose_engine
 from .search import ROUNDINGS
 
 
+@torch.compiler.disable
 def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5,
         random_start: bool = True, batch_size: int | None = None, *,
         engine: str = 'auto') -> Tensor:

@@ -21,6 +21,7 @@ class Level(NamedTuple):
     edge_index: Tensor  #: from points before to points here, [2, E]
 
 
+@torch.compiler.disable
 @torch.no_grad()
 def hierarchy(pos: Tensor, batch: Tensor | None = None,
               ratios: Sequence[float] = (0.5, 0.5), k: int = 15,
