@@ -77,10 +77,10 @@ def parse(argv=None) -> argparse.Namespace:
     model.add_argument('--net', default='steerable', choices=list(VARIANTS))
     model.add_argument('--group', default='SO(3)')
     model.add_argument('--fields', nargs='+', metavar='IRREPS',
-                       default=['4x0e + 2x1o + 1x2e', '8x0e + 4x1o + 2x2e'])
-    model.add_argument('--invariants', type=int, default=32)
+                       default=['6x0e + 4x1o + 2x2e', '12x0e + 6x1o + 3x2e'])
+    model.add_argument('--invariants', type=int, default=48)
     model.add_argument('--channels', type=int, nargs='+',
-                       default=[8, 16, 32], help='of the CNN')
+                       default=[8, 12, 20], help='of the CNN')
     model.add_argument('--strides', type=int, nargs='+', default=[2, 1, 1])
     add_training_options(parser)
     parser.set_defaults(epochs=20, lr=1e-2)
