@@ -149,16 +149,16 @@ def set_up(args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
 
-def train(args, module: Classification, train, valid,
+def train(args, module: Classification, used, valid,
           monitor: str = 'val_loss', keep: str = 'best', sampler=None,
           **options) -> bool:
     """Trains; leaves the weights of the best or the last epoch in the module,
     on the device that it was trained on. False in all processes but one.
     """
-    print(f'{len(train)} training and {len(valid)} validation items, '
+    print(f'{len(used)} training and {len(valid)} validation items, '
           f'{count_parameters(module.net)} parameters', flush=True)
     trainer, best = fit(
-        module, *loaders(train, valid, args.batch_size, args.seed, sampler),
+        module, *loaders(used, valid, args.batch_size, args.seed, sampler),
         args, monitor, **options)
     if keep == 'best' and trainer.is_global_zero:
         state = torch.load(best, map_location='cpu', weights_only=False)
@@ -195,6 +195,12 @@ def report(args, module: Classification, matrices: dict[str, Tensor],
 # Comparisons #################################################################
 
 
+def add_comparison_option(parser) -> None:
+    """The option that asks for compare()."""
+    parser.add_argument('--all', action='store_true',
+                        help='run all variants with many --seeds')
+
+
 def compare(argv, script: str, variants: dict[str, list[str]],
             seeds: list[int], out: str, paper: dict[str, float] | None = None
             ) -> dict:
@@ -202,7 +208,7 @@ def compare(argv, script: str, variants: dict[str, list[str]],
     unless the run is there already: a table, printed and saved, and bars.
     """
     parser = argparse.ArgumentParser(script)
-    parser.add_argument('--all', action='store_true')
+    add_comparison_option(parser)
     parser.add_argument('--seeds', type=int, nargs='+', default=seeds)
     parser.add_argument('--out', type=Path, default=Path(out))
     args, rest = parser.parse_known_args(argv)

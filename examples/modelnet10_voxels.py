@@ -27,6 +27,7 @@ from torch_geometric.transforms import BaseTransform
 sys.path.insert(0, str(Path(__file__).parent))
 from classification import (  # noqa: E402
     Classification,
+    add_comparison_option,
     compare,
     confusion,
     items,
@@ -84,6 +85,7 @@ def parse(argv=None) -> argparse.Namespace:
     model.add_argument('--strides', type=int, nargs='+', default=[2, 1, 1])
     add_training_options(parser)
     parser.set_defaults(epochs=20, lr=1e-2)
+    add_comparison_option(parser)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
     args = parser.parse_args(argv)

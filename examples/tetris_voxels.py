@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from classification import (  # noqa: E402
     Classification,
+    add_comparison_option,
     add_schedule_options,
     compare,
     confusion,
@@ -100,6 +101,7 @@ def parse(argv=None) -> argparse.Namespace:
                         metavar='EPOCHS', help='with rotations of its own')
     parser.add_argument('--small', action='store_true',
                         help='minutes on a CPU')
+    add_comparison_option(parser)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
     args = parser.parse_args(argv)
