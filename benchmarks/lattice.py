@@ -5,12 +5,12 @@ escnn's R3Conv.
     python benchmarks/lattice.py --sizes 32 --kernels 5 --json lattice.json
 
 All layers map the same number of channels to the same number, in one process,
-their repetitions alternating. `graph` finds the edges between the voxels that
-are occupied, a ball, and gathers, multiplies and scatters along them, one
-offset after the other; `dense` is the same layer on the whole grid. Both
-assemble their kernel in every pass. `escnn` is left out where it is not
-installed. "speed-up" is the time of the plain `conv3d` over that of the
-layer, for forward with backward.
+their repetitions alternating. `graph` finds the neighbours among the voxels
+that are occupied, a ball or (`--pattern random`) voxels drawn at random, and
+gathers and multiplies their features; `dense` is the same layer on the whole
+grid. Both assemble their kernel in every pass. `escnn` is left out where it
+is not installed. "speed-up" is the time of the plain `conv3d` over that of
+the layer, for forward with backward.
 
 Memory is measured as in benchmarks/conv.py.
 """
@@ -32,11 +32,13 @@ from pyg_steerable.nn import LatticeSteerableConv
 WARM_UP = 8  # voxels along the axes of the grid to warm up with
 
 
-def make_graph(dim, size, kernel_size, occupancy, device):
-    """A ball of so many voxels around the centre of the grid."""
+def make_graph(dim, size, kernel_size, occupancy, device, pattern='ball'):
+    """So many voxels around the centre of the grid, or at random."""
     line = torch.arange(size, device=device) - (size - 1) / 2
     square = line.square()
     distance = square[:, None, None] + square[:, None] + square
+    if pattern == 'random':
+        distance = torch.rand(distance.shape, device=device)
     keep = max(1, round(occupancy * size**3))
     near = distance <= distance.flatten().kthvalue(keep).values
     coord = near.nonzero()
@@ -81,7 +83,8 @@ def build(name, args, kernel_size):
 def inputs(name, args, size, kernel_size, occupancy):
     dim = FieldType.sphere(args.channels, args.degree).dim
     if name == 'graph':
-        lattice = make_graph(dim, size, kernel_size, occupancy, args.device)
+        lattice = make_graph(dim, size, kernel_size, occupancy, args.device,
+                             args.pattern)
         return lattice.x, lattice
     return (torch.randn(1, dim, size, size, size, device=args.device), )
 
@@ -171,6 +174,8 @@ def main(argv=None):
     parser.add_argument('--kernels', type=int, nargs='+', default=[3, 5])
     parser.add_argument('--occupancy', type=float, nargs='+',
                         default=[1., 0.2, 0.05, 0.01])
+    parser.add_argument('--pattern', default='ball',
+                        choices=['ball', 'random'])
     parser.add_argument('--channels', type=int, default=8)
     parser.add_argument('--degree', type=int, default=1)
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])

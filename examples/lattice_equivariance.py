@@ -121,11 +121,15 @@ def main(argv=None) -> dict:
     figure, axes = plt.subplots(figsize=(4.5, 3.2), constrained_layout=True)
     for name, label in (('plain', 'subsampling'),
                         ('low-pass', 'low-pass, then subsampling')):
-        axes.plot(args.widths, table[name], marker='o', label=label)
+        axes.plot(args.widths, [100 * e for e in table[name]], marker='o',
+                  label=label)
     axes.set(xlabel='width of the blobs [voxels]', yscale='log',
-             ylabel='relative equivariance error')
+             ylabel='relative equivariance error [%]')
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_formatter('{x:g}')
     axes.grid(alpha=0.3, which='both')
-    axes.legend()
+    axes.legend(loc='lower left')
+    axes.margins(y=0.3)
     figure.savefig(args.out / 'equivariance.png', dpi=150)
     print(f"plot: {args.out / 'equivariance.png'}")
     return table

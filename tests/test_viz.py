@@ -102,6 +102,9 @@ def test_pictures(tmp_path):
     figure = plot_slices(HarmonicSteerableConv(*types), resolution=4)
     assert [ax.get_xlabel() for ax in figure.axes[10:]] == [
         '2,-2', '2,-1', '2,0', '2,1', '2,2']
+    for kernel in vector_kernels().values():
+        figure = plot_slices(kernel, resolution=4)
+        assert [ax.get_ylabel() for ax in figure.axes[::3]] == [*'xyz']
     figure = plot_slices(lambda x: x[:, :, None], resolution=4)
     assert [ax.get_ylabel() for ax in figure.axes] == ['0', '1', '2']
     figure = plot_arrows({'a': conv, 'b': conv}, (1, 0, 0), 'xyz',

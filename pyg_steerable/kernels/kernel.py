@@ -48,7 +48,7 @@ class SteerableKernel(ConstantModule):
                  out_type: FieldType, num_neighbors: float = 1.0,
                  gain: float = 1.0):
         super().__init__()
-        self.basis = basis
+        self.basis, self.in_type, self.out_type = basis, in_type, out_type
         self.product = Bilinear(basis.field_type, in_type, out_type)
         self.num_neighbors, self.gain = num_neighbors, gain
         self.register_buffer('scale', torch.ones(basis.field_type.dim))
