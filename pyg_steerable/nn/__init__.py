@@ -12,8 +12,10 @@ from ..layers import (
                       TensorProductActivation,
 )
 from .calibrate import calibrate
-from .conv import HarmonicSteerableConv, ImplicitSteerableConv, SteerableConv
+from .conv import SteerableConv
+from .harmonic_conv import HarmonicSteerableConv
 from .hierarchy import Level, hierarchy
+from .implicit_conv import ImplicitSteerableConv
 from .lattice_block import (
                             LatticeBlock,
                             LatticeDropout,

@@ -1,4 +1,4 @@
-"""Steerable convolutions on graphs with positions."""
+"""The steerable convolution on graphs with positions, for any basis."""
 from __future__ import annotations
 
 from typing import Optional, Union
@@ -15,10 +15,10 @@ from torch_geometric.typing import (
 )
 
 from ..fields import FieldType, check_same_group
-from ..kernels import HarmonicBasis, ImplicitBasis, SteerableBasis
+from ..kernels import SteerableBasis
 from ..kernels.basis import positive
 from ..kernels.kernel import SteerableKernel
-from ..layers import Linear, NormGate
+from ..layers import Linear
 from ..ops import ORDERS
 from .edges import as_pair, check_edges, read_edges
 
@@ -328,140 +328,3 @@ class SteerableConv(MessagePassing):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
-
-
-def _kernel_group(in_type, out_type):
-    in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
-    check_same_group(in_type, out_type)
-    return in_type, out_type
-
-
-class ImplicitSteerableConv(SteerableConv):
-    r"""The steerable convolution with implicit kernels from the `"Implicit
-    Neural Convolutional Kernels for Steerable CNNs"
-    <https://arxiv.org/abs/2212.06096>`_ paper,
-
-    .. math::
-        \mathbf{x}^{\prime}_i = \mathbf{L} \mathbf{x}_i +
-        \sum_{j \in \mathcal{N}(i)}
-        \mathrm{MLP}(\mathbf{p}_j - \mathbf{p}_i, \mathbf{z}_{ij}) \,
-        \mathbf{x}_j
-
-    where :math:`\mathrm{MLP}` is a G-equivariant network of the relative
-    position and of attributes of any type
-    (:class:`~pyg_steerable.kernels.ImplicitBasis`), for any closed subgroup
-    G of O(3). See :class:`SteerableConv` for the guarantee and for
-    :meth:`forward`.
-
-    .. code-block:: python
-
-        in_type = FieldType('8x0e + 4x1o', group='SO(2)')
-        out_type = FieldType('16x0e + 8x1o', group='SO(2)')
-        conv = ImplicitSteerableConv(in_type, out_type)
-        out = conv(x, pos, edge_index)
-
-    Args:
-        in_type (FieldType): The type of the input features.
-        out_type (FieldType): The type of the output features.
-        edge_type (FieldType, optional): The type of :obj:`edge_attr`: any,
-            e.g. scalars or vectors. (default: :obj:`None`)
-        node_type (FieldType, optional): The type of :obj:`node_attr`, taken
-            from both ends of an edge. (default: :obj:`None`)
-        hidden (int, optional): Spherical channels of the kernel network.
-            (default: :obj:`16`)
-        num_layers (int, optional): Linear layers of the kernel network.
-            (default: :obj:`2`)
-        max_degree (int, optional): Band-limit of its channels. (default: the
-            highest degree of the two types, at least 1)
-        radius (float, optional): The unit of length, a typical distance of
-            neighbours. (default: :obj:`1.0`)
-        activation (callable, optional): See
-            :class:`~pyg_steerable.kernels.ImplicitBasis`.
-            (default: :class:`NormGate`)
-        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
-            (default: :obj:`"sum"`)
-        **kwargs (optional): Additional arguments of :class:`SteerableConv`.
-
-    Shapes:
-        - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
-          :math:`((|\mathcal{V_s}|, d_{in}), (|\mathcal{V_t}|, d_{in}))` if
-          bipartite, positions :math:`(|\mathcal{V}|, 3)` or a pair of them,
-          edge indices :math:`(2, |\mathcal{E}|)`, edge attributes
-          :math:`(|\mathcal{E}|, d_z)` *(optional)*
-        - **output:** node features :math:`(|\mathcal{V}|, d_{out})` or
-          :math:`(|\mathcal{V_t}|, d_{out})` if bipartite
-    """
-    def __init__(self, in_type: FieldType, out_type: FieldType,
-                 edge_type: FieldType | None = None,
-                 node_type: FieldType | None = None, *, hidden: int = 16,
-                 num_layers: int = 2, max_degree: int | None = None,
-                 radius: float = 1.0, activation=NormGate, aggr: str = 'sum',
-                 **kwargs):
-        in_type, out_type = _kernel_group(in_type, out_type)
-        if max_degree is None:
-            max_degree = max(in_type.max_degree, out_type.max_degree, 1)
-        attr_type = FieldType([], in_type.group)
-        for part in (edge_type, node_type, node_type):
-            if part is not None:
-                attr_type = attr_type + FieldType.wrap(part)
-        basis = ImplicitBasis(in_type.group, hidden, max_degree, num_layers,
-                              attr_type, radius, activation)
-        super().__init__(in_type, out_type, basis, edge_type, node_type,
-                         aggr=aggr, **kwargs)
-
-
-class HarmonicSteerableConv(SteerableConv):
-    r"""The steerable convolution with the analytic kernel basis of the `"3D
-    Steerable CNNs: Learning Rotationally Equivariant Features in Volumetric
-    Data" <https://arxiv.org/abs/1807.02547>`_ paper,
-
-    .. math::
-        \mathbf{x}^{\prime}_i = \mathbf{L} \mathbf{x}_i +
-        \sum_{j \in \mathcal{N}(i)} \sum_{m, J} \mathbf{B}_{m J}
-        \big( \varphi_m(r_{ij}) Y^J(\hat{\mathbf{r}}_{ij}) \otimes
-        \mathbf{x}_j \big)
-
-    with Gaussian shells :math:`\varphi_m` and spherical harmonics
-    :math:`Y^J` (:class:`~pyg_steerable.kernels.HarmonicBasis`). For other
-    groups than SO(3) and O(3) it is the baseline of the implicit-kernels
-    paper: the O(3) basis restricted to the group. See :class:`SteerableConv`
-    for the guarantee and for :meth:`forward`.
-
-    Args:
-        in_type (FieldType): The type of the input features.
-        out_type (FieldType): The type of the output features.
-        max_degree (int, optional): The highest harmonic. (default: the sum
-            of the highest degrees of the two types: every kernel that these
-            shells allow)
-        radius (float, optional): The radius of the last shell.
-            (default: :obj:`1.0`)
-        shells (int, optional): The number of shells. (default: :obj:`3`)
-        sigma (float, optional): Their width, in units of their spacing.
-            (default: :obj:`0.6`)
-        band_limit (list[int], optional): The highest harmonic of each shell.
-            (default: :obj:`None`)
-        softening (float, optional): See
-            :class:`~pyg_steerable.kernels.HarmonicBasis`.
-            (default: :obj:`0.05`)
-        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
-            (default: :obj:`"sum"`)
-        **kwargs (optional): Additional arguments of :class:`SteerableConv`.
-
-    Shapes:
-        - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
-          :math:`((|\mathcal{V_s}|, d_{in}), (|\mathcal{V_t}|, d_{in}))` if
-          bipartite, positions :math:`(|\mathcal{V}|, 3)` or a pair of them,
-          edge indices :math:`(2, |\mathcal{E}|)`
-        - **output:** node features :math:`(|\mathcal{V}|, d_{out})` or
-          :math:`(|\mathcal{V_t}|, d_{out})` if bipartite
-    """
-    def __init__(self, in_type: FieldType, out_type: FieldType, *,
-                 max_degree: int | None = None, radius: float = 1.0,
-                 shells: int = 3, sigma: float = 0.6, band_limit=None,
-                 softening: float = 0.05, aggr: str = 'sum', **kwargs):
-        in_type, out_type = _kernel_group(in_type, out_type)
-        if max_degree is None:
-            max_degree = in_type.max_degree + out_type.max_degree
-        basis = HarmonicBasis(in_type.group, max_degree, radius, shells,
-                              sigma, band_limit, softening)
-        super().__init__(in_type, out_type, basis, aggr=aggr, **kwargs)
