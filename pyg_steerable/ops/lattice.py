@@ -74,20 +74,18 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 1 else weight.mT
 
 
-def _rows(edges: Edges, x: Tensor, shape: torch.Size, swapped: bool):
-    """Blocks of targets, and their sources' features [n, K d_in]; None where
-    the other order is cheaper.
+def _rows(edges: Edges, x: Tensor, swapped: bool):
+    """Blocks of targets, and their sources' features [n, K, d_in]; None
+    where the other order is cheaper.
     """
-    if len(shape) == 1:  # a number for each offset: no products to save
-        return None
-    width = max(1, x.shape[1])
+    width = x.shape[1]
     most = _AT_ONCE.get(x.device.type, _AT_ONCE_ELSEWHERE)
-    rows = edges.rows(most // width, swapped)
+    rows = edges.rows(most // max(1, width), swapped)
     if rows is None:
         return None
     x = F.pad(x, (0, 0, 0, 1))  # the last source is none
     return ((slice(start, start + len(src)),
-             x.index_select(0, src.flatten()).view(len(src), -1))
+             x.index_select(0, src.flatten()).view(*src.shape, width))
             for start, src in rows)
 
 
@@ -108,11 +106,14 @@ class _Convolve(torch.autograd.Function):
     def forward(x, weight, edges, num_dst, swapped):
         width = x.shape[1] if weight.dim() == 1 else weight.shape[2]
         out = x.new_zeros(num_dst, width)
-        blocks = _rows(edges, x, weight.shape, swapped)
+        blocks = _rows(edges, x, swapped)
         if blocks is not None:
-            matrix = weight.flatten(0, 1)
             for here, x_j in blocks:
-                torch.mm(x_j, matrix, out=out[here])
+                if weight.dim() == 1:
+                    torch.matmul(weight, x_j, out=out[here])
+                else:
+                    torch.mm(x_j.flatten(1), weight.flatten(0, 1),
+                             out=out[here])
             return out
         for src, dst, parts in _runs(edges, swapped):
             x_j = x.index_select(0, src)
@@ -145,11 +146,13 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     def forward(x, g, edges, swapped, shape):
         out = x.new_zeros(shape)
-        blocks = _rows(edges, x, shape, swapped)
+        blocks = _rows(edges, x, swapped)
         if blocks is not None:
-            matrix = out.view(-1, shape[2])
             for here, x_j in blocks:
-                matrix.addmm_(x_j.T, g[here])
+                if len(shape) == 1:
+                    out += (x_j @ g[here].unsqueeze(-1)).sum((0, 2))
+                else:
+                    out.flatten(0, 1).addmm_(x_j.flatten(1).T, g[here])
             return out
         for src, dst, parts in _runs(edges, swapped):
             x_j, g_i = x.index_select(0, src), g.index_select(0, dst)
