@@ -187,7 +187,7 @@ def report(args, module: Classification, matrices: dict[str, Tensor],
     picture = plot_confusion(args.out, first.numpy(), classes, title)
     save_json(args.out / 'results.json', results)
     for name, value in results['test_accuracy'].items():
-        print(f'test accuracy, {name}: {value:.2f} %')
+        print(f'accuracy, {name}: {value:.2f} %')
     print(f'plots: {curve} {picture}')
     return results
 
