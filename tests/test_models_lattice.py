@@ -211,6 +211,39 @@ def test_state_and_copies(name):
         assert torch.equal(twin(x), out)
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_compile_and_export(training):
+    """The networks of voxels are one graph."""
+    torch.manual_seed(0)
+    model = CathNet(channels=(1, ), blocks=(1, ), max_degree=1,
+                    invariants=4, dropout=0.).train(training)
+    x = torch.rand(2, 1, 7, 7, 7)
+    twin = copy.deepcopy(model)
+    out = torch.compile(twin, fullgraph=True, backend='aot_eager')(x)
+    expected = model(x)
+    assert torch.allclose(out, expected, atol=1e-6)
+    out.sum().backward()
+    expected.sum().backward()
+    for p, q in zip(twin.parameters(), model.parameters()):
+        if p.numel():
+            assert torch.allclose(p.grad, q.grad, atol=1e-5)
+    if not training:
+        program = torch.export.export(model, (x, ))
+        assert torch.allclose(program.module()(x), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_compiled_layers_on_graphs():
+    torch.manual_seed(0)
+    conv = LatticeSteerableConv(A, B, 3, bias=False)
+    compiled = torch.compile(conv, backend='eager')
+    for size in (5, 6):
+        lattice = voxel_to_graph(torch.randn(A.dim, *3 * [size]), 3,
+                                 mask=torch.rand(3 * [size]) < 0.3)
+        out = compiled(lattice.x, lattice)
+        assert torch.allclose(out, conv(lattice.x, lattice), atol=1e-6)
+
+
 @pytest.mark.parametrize('build, match', [
     (lambda: TetrisNet(strides=(1, 2)), "'strides'"),
     (lambda: TetrisCNN(strides=(1, 2)), "'strides'"),

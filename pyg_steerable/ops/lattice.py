@@ -42,6 +42,8 @@ class Edges(Protocol):
         """First target, and the sources at all offsets from there on."""
 
 
+# The loops depend on the data: tracing would unroll them for each lattice.
+@torch.compiler.disable
 def lattice_conv(x: Tensor, weight: Tensor, edges: Edges, num_dst: int,
                  transposed: bool = False) -> Tensor:
     r"""Sums the neighbours' features, each times the matrix (or the number)
