@@ -109,6 +109,9 @@ def parse(argv=None) -> argparse.Namespace:
                        choices=['random', 'fps'])
     model.add_argument('--hidden', type=int, default=8)
     model.add_argument('--kernel-layers', type=int, default=2)
+    model.add_argument('--kernel-degree', type=int, default=None,
+                       help='band-limit of the implicit kernels (default: '
+                       '--degree)')
     model.add_argument('--invariants', type=int, default=128)
     model.add_argument('--mlp', type=int, default=128)
     model.add_argument('--dropout', type=float, default=0.3)
@@ -205,7 +208,8 @@ def build_network(args, num_classes: int) -> ModelNetClassifier:
             num_classes, group=args.group, channels=channels,
             max_degree=args.degree, ratios=args.ratios, k=args.neighbors,
             num_points=args.points, kernel=kernel, hidden=args.hidden,
-            kernel_layers=args.kernel_layers, invariants=args.invariants,
+            kernel_layers=args.kernel_layers,
+            kernel_degree=args.kernel_degree, invariants=args.invariants,
             mlp=args.mlp, dropout=args.dropout, sampling=args.sampling,
             activation=ACTIVATIONS[args.activation])
 

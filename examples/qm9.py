@@ -81,6 +81,9 @@ def parse(argv=None) -> argparse.Namespace:
     model.add_argument('--blocks', type=int, default=4)
     model.add_argument('--hidden', type=int, default=8)
     model.add_argument('--kernel-layers', type=int, default=3)
+    model.add_argument('--kernel-degree', type=int, default=None,
+                       help='band-limit of the implicit kernels (default: '
+                       '--degree)')
     model.add_argument('--pool', default=None, choices=['mean', 'sum'],
                        help='default: sum for extensive targets')
     model.add_argument('--activation', default='gate',
@@ -189,7 +192,8 @@ def build_network(args) -> torch.nn.Module:
     """The network that the options ask for."""
     options = dict(group=args.group, max_degree=args.degree,
                    blocks=args.blocks, kernel=args.kernel, hidden=args.hidden,
-                   kernel_layers=args.kernel_layers, pool=args.pool,
+                   kernel_layers=args.kernel_layers,
+                   kernel_degree=args.kernel_degree, pool=args.pool,
                    activation=ACTIVATIONS[args.activation])
     if args.graph == 'radius':
         options |= dict(radius=args.cutoff / 2, num_neighbors=8.)

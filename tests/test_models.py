@@ -10,12 +10,14 @@ from torch_geometric.loader import DataLoader
 from pyg_steerable import Group
 from pyg_steerable.datasets import load_qm9
 from pyg_steerable.models import QM9Net
+from pyg_steerable.models.qm9 import _with_loops
 from pyg_steerable.nn import QuotientELU
 
 VARIANTS = [
     dict(),
     dict(edge_dim=4),
     dict(edge_dim=4, atom_dim=5),
+    dict(atom_dim=5, kernel_degree=2, blocks=1),
     dict(kernel='harmonic'),
     dict(group='SO(2)', blocks=1),
     dict(group='SO(3)', max_degree=2, blocks=1, pool='sum'),
@@ -54,6 +56,18 @@ def test_not_invariant_outside_the_group(batch, group):
     moved = predict(model, batch, -pos)  # in neither of them
     # Differences, as chiral molecules are few and pooling averages.
     assert (moved - out).abs().max() > 1e-6
+
+
+def test_atoms_are_their_own_neighbours(batch):
+    """Where kernels see atoms, so does the term i = j (eq. 13)."""
+    model = QM9Net(5, 4, 5, blocks=1).eval()
+    node_attr = batch.x.clone().requires_grad_()
+    none = batch.edge_index[:, :0], batch.edge_attr[:0]
+    edges, edge_attr = _with_loops(*none, len(node_attr))
+    out = model.first(model.embedding(batch.x), batch.pos, edges, edge_attr,
+                      node_attr=node_attr)
+    out.square().sum().backward()
+    assert (node_attr.grad.abs().sum(1) > 0).all()
 
 
 def test_batching(batch):

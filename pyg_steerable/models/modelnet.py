@@ -28,7 +28,7 @@ class _Encoder(torch.nn.Module):
     """Convolutions from each resolution of a cloud to the next."""
     def __init__(self, group, in_type, last_type, channels, max_degree,
                  ratios, k, num_points, kernel, hidden, kernel_layers,
-                 activation, sampling):
+                 kernel_degree, activation, sampling):
         super().__init__()
         if kernel not in KERNELS:
             raise ValueError(f"Expected 'kernel' to be one of {KERNELS} (got "
@@ -56,8 +56,8 @@ class _Encoder(torch.nn.Module):
             if kernel == 'implicit':
                 conv = ImplicitSteerableConv(
                     self.types[i], self.types[i + 1], hidden=hidden,
-                    max_degree=max(1, max_degree), num_layers=kernel_layers,
-                    radius=reach / 2, **options)
+                    max_degree=kernel_degree or max(1, max_degree),
+                    num_layers=kernel_layers, radius=reach / 2, **options)
             else:
                 conv = HarmonicSteerableConv(
                     self.types[i], self.types[i + 1], radius=reach,
@@ -128,6 +128,8 @@ class ModelNetClassifier(torch.nn.Module):
             (default: :obj:`8`)
         kernel_layers (int, optional): Its linear layers.
             (default: :obj:`2`)
+        kernel_degree (int, optional): Its band-limit; with :math:`2 L` no
+            kernel between the fields is left out. (default: :math:`L`)
         invariants (int, optional): Of the last convolution.
             (default: :obj:`128`)
         mlp (int, optional): The width of the MLP. (default: :obj:`128`)
@@ -156,13 +158,15 @@ class ModelNetClassifier(torch.nn.Module):
                  ratios: Sequence[float] = (0.5, 0.5, 0.5, 0.5), k: int = 15,
                  num_points: int = 1024, kernel: str = 'implicit',
                  hidden: int = 8, kernel_layers: int = 2,
-                 invariants: int = 128, mlp: int = 128, dropout: float = 0.3,
+                 kernel_degree: int | None = None, invariants: int = 128,
+                 mlp: int = 128, dropout: float = 0.3,
                  activation=QuotientELU, sampling: str = 'random'):
         super().__init__()
         last = FieldType([(invariants, '0e')], group)
         self.encoder = _Encoder(group, in_type, last, channels, max_degree,
                                 ratios, k, num_points, kernel, hidden,
-                                kernel_layers, activation, sampling)
+                                kernel_layers, kernel_degree, activation,
+                                sampling)
         widths, layers = [invariants, mlp, mlp], []
         for before, after in zip(widths, widths[1:]):
             layers += [
@@ -199,8 +203,8 @@ class ModelNetSegmenter(torch.nn.Module):
         in_type (FieldType, optional): The type of further input features.
             (default: :obj:`None`)
         group, channels, max_degree, ratios, k, num_points, kernel, hidden,
-            kernel_layers, mlp, dropout, activation, sampling: See
-            :class:`ModelNetClassifier`.
+            kernel_layers, kernel_degree, mlp, dropout, activation, sampling:
+            See :class:`ModelNetClassifier`.
 
     Shapes:
         - **input:** as :class:`ModelNetClassifier`
@@ -215,13 +219,15 @@ class ModelNetSegmenter(torch.nn.Module):
                  max_degree: int = 2,
                  ratios: Sequence[float] = (1., 0.5, 0.5), k: int = 15,
                  num_points: int = 1024, kernel: str = 'implicit',
-                 hidden: int = 8, kernel_layers: int = 2, mlp: int = 64,
+                 hidden: int = 8, kernel_layers: int = 2,
+                 kernel_degree: int | None = None, mlp: int = 64,
                  dropout: float = 0.3, activation=NormGate,
                  sampling: str = 'random'):
         super().__init__()
         self.encoder = _Encoder(group, in_type, None, channels, max_degree,
                                 ratios, k, num_points, kernel, hidden,
-                                kernel_layers, activation, sampling)
+                                kernel_layers, kernel_degree, activation,
+                                sampling)
         types = self.encoder.types
         self.mixes = torch.nn.ModuleList()
         for skip in types[-2::-1]:

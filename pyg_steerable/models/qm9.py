@@ -30,6 +30,19 @@ class _ResidualBlock(torch.nn.Module):
         return self.act2(h + x)
 
 
+def _with_loops(edge_index: Tensor, edge_attr: Tensor | None, num_nodes: int
+                ) -> tuple[Tensor, Tensor | None]:
+    """Also an edge from each node to itself, with attributes of zero. (PyG's
+    add_self_loops breaks graphs under torch.compile.)
+    """
+    loops = torch.arange(num_nodes, device=edge_index.device)
+    edge_index = torch.cat([edge_index, loops.expand(2, -1)], dim=1)
+    if edge_attr is not None:
+        zeros = edge_attr.new_zeros(num_nodes, edge_attr.shape[1])
+        edge_attr = torch.cat([edge_attr, zeros])
+    return edge_index, edge_attr
+
+
 class QM9Net(torch.nn.Module):
     r"""The network for molecular properties of `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
@@ -38,7 +51,9 @@ class QM9Net(torch.nn.Module):
     A linear embedding of the atoms, a first convolution to spherical fields,
     residual blocks of two convolutions with field batch norm, a last
     convolution to invariants, pooling over the molecule, and an MLP. The
-    output is invariant to the group and to translations.
+    output is invariant to the group and to translations. Where kernels see
+    the atoms, so does the term :math:`i = j` of the convolutions (eq. 13):
+    each atom is a neighbour of its own, with edge attributes of zero.
 
     .. code-block:: python
 
@@ -66,6 +81,8 @@ class QM9Net(torch.nn.Module):
             (default: :obj:`8`)
         kernel_layers (int, optional): Its linear layers.
             (default: :obj:`3`)
+        kernel_degree (int, optional): Its band-limit; with :math:`2 L` no
+            kernel between the fields is left out. (default: :math:`L`)
         radius (float, optional): The unit of length in Angstrom, or the last
             shell of the harmonic kernel. (default: :obj:`1.2` for implicit
             and :obj:`1.6` for harmonic kernels: covalent bonds)
@@ -89,7 +106,8 @@ class QM9Net(torch.nn.Module):
                  *, group: Group | str = 'O(3)', channels: int = 8,
                  max_degree: int = 1, blocks: int = 4, invariants: int = 32,
                  kernel: str = 'implicit', hidden: int = 8,
-                 kernel_layers: int = 3, radius: float | None = None,
+                 kernel_layers: int = 3, kernel_degree: int | None = None,
+                 radius: float | None = None,
                  num_neighbors: float = 2., pool: str = 'mean',
                  activation=NormGate):
         super().__init__()
@@ -120,9 +138,10 @@ class QM9Net(torch.nn.Module):
             return ImplicitSteerableConv(
                 in_type, out_type, scalars(edge_dim) if edge_dim else None,
                 scalars(atom_dim) if atom_dim else None, hidden=hidden,
-                max_degree=max(1, max_degree), num_layers=kernel_layers,
-                radius=radius or 1.2, num_neighbors=num_neighbors,
-                activation=activation)
+                max_degree=kernel_degree or max(1, max_degree),
+                num_layers=kernel_layers, radius=radius or 1.2,
+                num_neighbors=num_neighbors + bool(atom_dim),
+                root_weight=not atom_dim, activation=activation)
 
         hidden_type = FieldType.sphere(channels, max_degree, group)
         self.embedding = Linear(scalars(in_dim), scalars(channels))
@@ -146,6 +165,9 @@ class QM9Net(torch.nn.Module):
             'edge_attr': edge_attr if self.edge_dim else None,
             'node_attr': x if self.atom_dim else None,
         }
+        if self.atom_dim:
+            edge_index, attributes['edge_attr'] = _with_loops(
+                edge_index, attributes['edge_attr'], x.shape[0])
         graph = (pos, edge_index)
         h = self.first(self.embedding(x), *graph, **attributes)
         for block in self.blocks:
