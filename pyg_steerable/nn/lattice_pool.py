@@ -59,24 +59,29 @@ class LatticeFilter(ConstantModule):
 
     def _along_axes(self, x: Tensor) -> Tensor:
         check_dense(x)
-        # Slices are several times faster than grouped convolutions, in
-        # backward, on the CPU.
-        for axis in (2, 3, 4):
-            pad = (4 - axis) * [0, 0] + 2 * [self.padding]
-            padded = F.pad(x, pad)
-            last = padded.shape[axis] - self.kernel_size + 1
-            if last < 1:
-                raise ValueError(
-                    f'Expected voxels with at least {self.kernel_size} '
-                    f'voxels along each axis, padding included (got '
-                    f'{list(x.shape)}). Pad them with zeros')
-            x = sum(
-                padded.narrow(axis, k, last)[self._every(axis)] * a
-                for k, a in enumerate(self.line.to(x.dtype)))
-        return x
+        if min(x.shape[2:]) + 2 * self.padding < self.kernel_size:
+            raise ValueError(
+                f'Expected voxels with at least {self.kernel_size} voxels '
+                f'along each axis, padding included (got {list(x.shape)}). '
+                f'Pad them with zeros')
+        # One product of matrices for each axis is many times faster than
+        # grouped convolutions or shifted copies, above all in backward.
+        with torch.autocast(x.device.type, enabled=False):
+            Mz, My, Mx = (self._matrix(n, x.dtype) for n in x.shape[2:])
+            planes = Mz @ x.flatten(3).flatten(0, 1)
+            planes = planes.unflatten(0, x.shape[:2]).unflatten(
+                3, x.shape[3:])
+            return My @ planes @ Mx.T
 
-    def _every(self, axis: int) -> tuple[slice, ...]:
-        return axis * (slice(None), ) + (slice(None, None, self.stride), )
+    def _matrix(self, size: int, dtype: torch.dtype) -> Tensor:
+        """The filter along an axis of so many voxels, [out, size]."""
+        out = (size + 2 * self.padding - self.kernel_size) // self.stride + 1
+        device = self.line.device
+        first = self.stride * torch.arange(out, device=device) - self.padding
+        k = torch.arange(size, device=device) - first.unsqueeze(1)
+        line = F.pad(self.line, (0, 1))  # its last weight is none
+        inside = (k >= 0) & (k < self.kernel_size)
+        return line[k.where(inside, self.kernel_size)].to(dtype)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}(kernel_size={self.kernel_size}, '
