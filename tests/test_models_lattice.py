@@ -313,15 +313,16 @@ def test_gate():
 
 @pytest.mark.parametrize('bias', [False, True])
 @pytest.mark.parametrize('training', [False, True])
-def test_folded_norm(bias, training):
+@pytest.mark.parametrize('normalization', ['component', 'norm'])
+def test_folded_norm(bias, training, normalization):
     """As the norm and the convolution one after the other, where no voxels
     are missing.
     """
     torch.manual_seed(0)
-    conv = LatticeNormConv(A, B, 3, padding=0, bias=bias,
-                           momentum=0.3).double()
+    options = dict(momentum=0.3, normalization=normalization)
+    conv = LatticeNormConv(A, B, 3, padding=0, bias=bias, **options).double()
     plain = LatticeSteerableConv(A, B, 3, padding=0, bias=bias).double()
-    norm = FieldBatchNorm(A, momentum=0.3, affine=False).double()
+    norm = FieldBatchNorm(A, affine=False, **options).double()
     plain.load_state_dict(conv.state_dict(), strict=False)
     if bias:
         torch.nn.init.normal_(plain.lin.bias)
@@ -343,6 +344,26 @@ def test_folded_norm(bias, training):
             ours = grads
     for mine, theirs in zip(ours, grads):
         assert torch.allclose(mine, theirs, atol=1e-10 * theirs.abs().max())
+
+
+def test_norms_of_the_papers_networks():
+    """Scalars less their mean have unit variance, and other fields a mean
+    square norm of one, whatever their degree.
+    """
+    x = 3 * torch.randn(500, A.dim).double() + 1
+    y = FieldBatchNorm(A, eps=0., affine=False,
+                       normalization='norm').double()(x)
+    one = torch.tensor(1.).double()
+    for fields in (y[:, :1], y[:, 1:2], y[:, 2:5], y[:, 5:]):
+        assert torch.allclose(fields.square().sum(1).mean(), one)
+    assert torch.allclose(y[:, :2].mean(0), 0 * one)
+    for model in (ShrecNet(fields=7 * ('1x0e + 1x1o', ), invariants=1),
+                  CathNet(channels=4 * (1, ), blocks=4 * (1, ))):
+        sizes = {float(m.norm.size_of.sum()) / m.in_type.dim
+                 for m in model.modules() if isinstance(m, LatticeNormConv)}
+        assert sizes == {1.}  # no division by the number of components
+    with pytest.raises(ValueError, match="'normalization'"):
+        FieldBatchNorm(A, normalization='max')
 
 
 @pytest.mark.parametrize('path', ['graph', 'dense', 'reference'])

@@ -50,20 +50,31 @@ class FieldBatchNorm(ConstantModule):
             (default: :obj:`0.1`)
         affine (bool, optional): Learn :math:`\gamma, \beta`.
             (default: :obj:`True`)
+        normalization (str, optional): :obj:`"component"` for components of
+            unit variance, as above, or :obj:`"norm"` for fields of unit mean
+            square norm, without :math:`d_f`, as in the code of "3D Steerable
+            CNNs". (default: :obj:`"component"`)
 
     Shapes:
         - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
 
     Raises:
-        ValueError: If the input has another width.
+        ValueError: If the input has another width, or there is no such
+            normalisation.
     """
     def __init__(self, field_type: FieldType, eps: float = 1e-5,
-                 momentum: float = 0.1, affine: bool = True):
+                 momentum: float = 0.1, affine: bool = True,
+                 normalization: str = 'component'):
         super().__init__()
+        if normalization not in ('component', 'norm'):
+            raise ValueError(f"Expected 'normalization' to be 'component' or "
+                             f"'norm' (got {normalization!r})")
         self.field_type = field_type = FieldType.wrap(field_type)
         self.eps, self.momentum, self.affine = eps, momentum, affine
         self.register_constant('index', field_index(field_type))
-        self.register_constant('mean_of', field_mean(field_type))
+        mean = field_mean(field_type)
+        self.register_constant('size_of', mean if normalization == 'component'
+                               else mean.sign())
         self.register_constant('invariant', invariant_vectors(field_type))
         fields, scalars = field_type.num_fields, self.invariant.shape[1]
         self.weight = Parameter(torch.empty(fields)) if affine else None
@@ -80,12 +91,15 @@ class FieldBatchNorm(ConstantModule):
             torch.nn.init.ones_(self.weight)
             torch.nn.init.zeros_(self.bias)
 
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.training or x.shape[0] == 0:
+    def _statistics(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+        """Means and variances, with the components along a dimension."""
+        others = [i for i in range(x.dim()) if i != dim]
+        if not self.training or x.numel() == 0:
             return self.running_mean, self.running_var
-        mean = x.mean(0) @ self.invariant
-        centred = x - self.invariant @ mean
-        var = centred.square().mean(0) @ self.mean_of
+        mean = x.mean(others) @ self.invariant
+        shift = self.invariant @ mean
+        centred = x - shift.view([-1] + (x.dim() - dim - 1) * [1])
+        var = centred.square().mean(others) @ self.size_of
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype),
                                     self.momentum)

@@ -67,7 +67,8 @@ class CathNet(torch.nn.Sequential):
                  blocks: Sequence[int] = (3, 4, 6, 3), max_degree: int = 3,
                  invariants: int = 256, dropout: float = 0.1,
                  momentum: float = 0.01, group: Group | str = 'SO(3)'):
-        options = dict(norm=True, momentum=momentum, dropout=dropout)
+        options = dict(norm=True, normalization='norm', momentum=momentum,
+                       dropout=dropout)
 
         def residual(in_type, hidden, out_type, stride):
             pool = [LatticeAvgPool(3, stride)] if stride > 1 else []

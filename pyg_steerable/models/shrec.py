@@ -56,7 +56,7 @@ class ShrecNet(torch.nn.Sequential):
         super().__init__(OrderedDict(
             features=lattice_stack([FieldType(f, group) for f in fields],
                                    strides, smooth=smooth, padding=4,
-                                   norm=True),
+                                   norm=True, normalization='norm'),
             head=torch.nn.Sequential(
                 LatticeGlobalPool(),
                 torch.nn.Linear(invariants, num_classes))))

@@ -118,17 +118,18 @@ class LatticeNormConv(LatticeSteerableConv):
     Args:
         in_type, out_type, kernel_size, **kwargs: See
             :class:`LatticeSteerableConv`.
-        momentum (float, optional): Of the running statistics.
-            (default: :obj:`0.1`)
+        momentum, normalization (optional): Of the statistics, see
+            :class:`~pyg_steerable.nn.FieldBatchNorm`.
 
     Shapes:
         - See :class:`LatticeSteerableConv`.
     """
     def __init__(self, in_type: FieldType, out_type: FieldType,
-                 kernel_size: int = 5, *, momentum: float = 0.1, **kwargs):
+                 kernel_size: int = 5, *, momentum: float = 0.1,
+                 normalization: str = 'component', **kwargs):
         super().__init__(in_type, out_type, kernel_size, **kwargs)
         self.norm = FieldBatchNorm(self.in_type, momentum=momentum,
-                                   affine=False)
+                                   affine=False, normalization=normalization)
         self._folded = None  # kernel and bias, while forward runs
 
     def reset_parameters(self):
@@ -149,8 +150,7 @@ class LatticeNormConv(LatticeSteerableConv):
             weight, bias = super().dense_weight(), super().dense_bias()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
-                rows = x.movedim(1, -1).reshape(-1, x.shape[1])
-                mean, var = norm._statistics(rows.to(weight.dtype))
+                mean, var = norm._statistics(x.to(weight.dtype))
             scale = (var + norm.eps).rsqrt()[norm.index]
             weight = weight * scale[:, None, None, None]
             shift = weight.sum((2, 3, 4)) @ (norm.invariant @ mean)
@@ -208,7 +208,7 @@ class LatticeBlock(torch.nn.Module):
             out, see :class:`LatticeDropout`. (default: :obj:`0.0`)
         **kwargs (optional): Further arguments of the convolution, such as
             :obj:`stride`, :obj:`padding`, :obj:`spacing`, or, with
-            :obj:`norm`, :obj:`momentum`.
+            :obj:`norm`, :obj:`momentum` and :obj:`normalization`.
 
     Shapes:
         - See :class:`LatticeSteerableConv`.
