@@ -125,9 +125,10 @@ def main(argv=None) -> dict:
                   label=label)
     axes.set(xlabel='width of the blobs [voxels]', yscale='log',
              ylabel='relative equivariance error [%]')
+    axes.yaxis.set_major_locator(plt.LogLocator(subs=(1., 2., 5.)))
     axes.yaxis.set_major_formatter('{x:g}')
-    axes.yaxis.set_minor_formatter('{x:g}')
-    axes.grid(alpha=0.3, which='both')
+    axes.yaxis.set_minor_formatter('')
+    axes.grid(alpha=0.3)
     axes.legend(loc='lower left')
     axes.margins(y=0.3)
     figure.savefig(args.out / 'equivariance.png', dpi=150)
