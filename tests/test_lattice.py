@@ -330,6 +330,8 @@ BAD = {
     'spacing, two': (lambda: VoxelToGraph(3, spacing=(1., 2.)), [
         "'spacing'"]),
     'grid': (lambda: lattice_graph(COORD, (5, 4)), ["'grid'"]),
+    'grid, half': (lambda: lattice_graph(COORD, (5, 4, 6.5)), [
+        "'grid'", 'integers', '6.5']),
     'off': (lambda: lattice_graph(COORD, (5, 4, 3)), [
         "'coord'", 'got [1, 2, 3]']),
     'negative': (lambda: lattice_graph(-COORD, GRID), [

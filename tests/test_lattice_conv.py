@@ -492,6 +492,20 @@ def test_float32_and_autocast():
             assert relative(conv(x, lattice).double(), expected) < 3e-2
 
 
+def test_features_of_other_types():
+    """All ways take them to the type of the kernel."""
+    conv = make('O(3)').float()
+    mask = torch.rand(conv.in_type.dim, 4, 4, 4) < 0.5
+    expected = conv(mask.float()[None])
+    lattice = voxel_to_graph(mask, 3)
+    for dtype in (torch.bool, torch.uint8, torch.float16, torch.float64):
+        assert torch.equal(conv(mask.to(dtype)[None]), expected)
+        for path in ('graph', 'dense', 'reference'):
+            conv.order = path
+            out = lattice.scatter(conv(lattice.x.to(dtype), lattice))
+            assert torch.allclose(out, expected, atol=1e-5)
+
+
 def test_hooks_see_messages():
     conv = make('O(3)', path='graph')
     lattice = voxel_to_graph(torch.randn(5, 3, 4, 5).double())

@@ -72,9 +72,9 @@ class Stencil:
 
     def __post_init__(self):
         grid = tuple(int(n) for n in self.grid)
-        if len(grid) != 3 or min(grid) < 1:
-            raise ValueError(f"Expected 'grid' to be three positive numbers "
-                             f"of voxels, (D, H, W) (got {self.grid})")
+        if len(grid) != 3 or min(grid) < 1 or grid != tuple(self.grid):
+            raise ValueError(f"Expected 'grid' to be three positive integers, "
+                             f"the voxels (D, H, W) (got {self.grid})")
         size, stride, padding, spacing = check_stencil(
             self.kernel_size, self.stride, self.padding, self.spacing)
         check_fits(size, grid)
@@ -116,7 +116,7 @@ class Stencil:
 def check_stencil(kernel_size, stride, padding, spacing) -> tuple:
     """The four with defaults filled in; raises an error unless they fit."""
     if not _is_int(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"Expected 'kernel_size' to be odd (got "
+        raise ValueError(f"Expected 'kernel_size' to be an odd integer (got "
                          f"{kernel_size}). An even stencil has no voxel at "
                          f"its centre; take one more or one less")
     if not _is_int(stride) or stride < 1:

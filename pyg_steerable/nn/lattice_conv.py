@@ -23,6 +23,13 @@ PATHS = ('auto', 'graph', 'dense', 'reference')
 DENSE_ABOVE = 0.4
 
 
+def _like(x: Tensor, weight: Tensor) -> Tensor:
+    """Features of the type of the kernel, unless autocast sees to it."""
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+        return x
+    return x.to(weight.dtype)
+
+
 class LatticeSteerableConv(MessagePassing):
     r"""The steerable convolution on voxels from the `"3D Steerable CNNs:
     Learning Rotationally Equivariant Features in Volumetric Data"
@@ -184,7 +191,8 @@ class LatticeSteerableConv(MessagePassing):
         if lattice is None:
             self._check_voxels(x)
             check_fits(self.kernel_size, x.shape[2:])
-            return F.conv3d(x, self.dense_weight(), self.dense_bias(),
+            weight = self.dense_weight()
+            return F.conv3d(_like(x, weight), weight, self.dense_bias(),
                             self.stride, self.padding)
         self._check_lattice(lattice)
         self._check_rows(x, len(lattice.coord))
@@ -327,9 +335,10 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
                 size: tuple[int, int, int] | None = None) -> Tensor:
         if lattice is None:
             self._check_voxels(x)
+            weight = self.dense_weight().transpose(0, 1)
             return F.conv_transpose3d(
-                x, self.dense_weight().transpose(0, 1), self.dense_bias(),
-                self.stride, self.padding, self._surplus(x.shape[2:], size))
+                _like(x, weight), weight, self.dense_bias(), self.stride,
+                self.padding, self._surplus(x.shape[2:], size))
         self._check_lattice(lattice)
         self._check_rows(x, lattice.num_targets)
         if self._wants_messages:
