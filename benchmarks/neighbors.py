@@ -4,13 +4,15 @@
     python benchmarks/neighbors.py --sizes 1000 1000000 --device cuda
 
 Points are uniform in a cube; the radius is that of a sphere with k of them.
-Every figure comes from a fresh process, the time is the best of a few.
+Every figure comes from a fresh process, times are the best of a few: on a
+machine that others use too, those of the processor say more than the clock.
 """
 import argparse
 import json
-import os
 import subprocess
 import sys
+
+from conv import machine
 
 ENGINES = ('scipy', 'torch', 'torch_cluster', 'pyg_lib')
 
@@ -43,19 +45,22 @@ except ImportError:
     print('missing')
     raise SystemExit
 x = torch.rand(n, 3, device=device)
-before, best = peak(), math.inf
+before, clock, cpu = peak(), math.inf, math.inf
 for _ in range({repeat}):
     wait()
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     edges = search(x).shape[1]
     wait()
-    best = min(best, time.perf_counter() - start)
-print(best, peak() - before, edges)
+    clock = min(clock, time.perf_counter() - start[0])
+    cpu = min(cpu, time.process_time() - start[1])
+print(clock, cpu, peak() - before, edges)
 """
 
 
 def measure(**settings):
-    """Seconds, MiB over the start and edges, or None without the engine."""
+    """Seconds by the clock and of the CPU, MiB over the start, and edges; or
+    None without the engine.
+    """
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', RUN.format(**settings)],
         capture_output=True, text=True)
@@ -63,7 +68,8 @@ def measure(**settings):
         raise RuntimeError(done.stderr)
     if done.stdout.split()[-1] == 'missing':
         return None
-    return [float(v) for v in done.stdout.split()[-3:]]
+    names = ('seconds', 'cpu_seconds', 'mib', 'edges')
+    return dict(zip(names, map(float, done.stdout.split()[-4:])))
 
 
 def main(argv=None):
@@ -79,11 +85,12 @@ def main(argv=None):
     parser.add_argument('--json', metavar='FILE')
     args = parser.parse_args(argv)
 
-    print(f'{os.cpu_count()} cores, {args.device}, k = {args.k}, float32, '
-          f'seconds (peak MiB)')
+    facts = machine(args)
+    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print(f'k = {args.k}, float32, seconds/of CPU (peak MiB)')
     results = {}
     for task in ('knn', 'radius'):
-        print(f'{task:14s}' + ''.join(f'{n:>18,d}' for n in args.sizes))
+        print(f'{task:14s}' + ''.join(f'{n:>22,d}' for n in args.sizes))
         for engine in args.engines:
             row = results.setdefault(task, {}).setdefault(engine, {})
             for n in args.sizes:
@@ -93,12 +100,13 @@ def main(argv=None):
                                      k=args.k, device=args.device,
                                      repeat=args.repeat)
             print(f'{engine:14s}' + ''.join(
-                f'{v[0]:10.3f} ({v[1]:5.0f})' if v else f'{"-":>18s}'
-                for v in row.values()), flush=True)
+                '{seconds:8.3f}/{cpu_seconds:6.3f} ({mib:4.0f})'.format(**v)
+                if v else f'{"-":>22s}' for v in row.values()), flush=True)
     if args.json:
+        settings = {k: v for k, v in vars(args).items() if k != 'json'}
         with open(args.json, 'w') as file:
-            json.dump({'settings': vars(args), 'results': results}, file,
-                      indent=1)
+            json.dump({'machine': facts, 'settings': settings,
+                       'results': results}, file, indent=1)
 
 
 if __name__ == '__main__':
