@@ -385,3 +385,12 @@ def test_structure_is_hashable_and_prints():
     assert hash(stencil) == hash(Stencil((4, 4, 4), 3, 1, 1, (2., 2., 2.)))
     assert 'kernel_size=3' in repr(stencil)
     assert repr(VoxelToGraph(3)) == 'VoxelToGraph(kernel_size=3)'
+
+
+def test_a_tensor_stands_for_voxels():
+    voxels = torch.randn(2, 3, 4, 5)
+    data = VoxelToGraph(kernel_size=3)(voxels)
+    same = VoxelToGraph(kernel_size=3)(Data(voxels=voxels))
+    assert torch.equal(data.x, same.x)
+    assert torch.equal(data.edge_index, same.edge_index)
+    assert torch.equal(GraphToVoxel()(data).voxels, voxels)

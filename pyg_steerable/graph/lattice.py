@@ -629,7 +629,7 @@ class VoxelToGraph(BaseTransform):
     Takes :obj:`data.voxels` :math:`[C, D, H, W]` and, if there,
     :obj:`data.mask` :math:`[D, H, W]` of the voxels to keep; or
     :obj:`data.coord` :math:`[N, 3]`, :obj:`data.x` and :obj:`data.grid`.
-    Returns a :class:`LatticeData` with all other attributes. Batches by
+    A tensor stands for the voxels alone. Returns a :class:`LatticeData` with all other attributes. Batches by
     PyG's :class:`~torch_geometric.data.Batch` and loaders.
 
     Args:
@@ -649,8 +649,9 @@ class VoxelToGraph(BaseTransform):
                 **{k: v for k, v in kwargs.items()
                    if k not in ('dilate', 'list_edges')})
 
-    def forward(self, data: Data) -> LatticeData:
-        given = data.to_dict()
+    def forward(self, data: Data | Tensor) -> LatticeData:
+        given = ({'voxels': data} if isinstance(data, Tensor) else
+                 data.to_dict())
         if 'voxels' in given:
             voxels, mask = given.pop('voxels'), given.pop('mask', None)
             if mask is None and self.occupied:
