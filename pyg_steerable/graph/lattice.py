@@ -629,8 +629,9 @@ class VoxelToGraph(BaseTransform):
     Takes :obj:`data.voxels` :math:`[C, D, H, W]` and, if there,
     :obj:`data.mask` :math:`[D, H, W]` of the voxels to keep; or
     :obj:`data.coord` :math:`[N, 3]`, :obj:`data.x` and :obj:`data.grid`.
-    A tensor stands for the voxels alone. Returns a :class:`LatticeData` with all other attributes. Batches by
-    PyG's :class:`~torch_geometric.data.Batch` and loaders.
+    A tensor stands for the voxels alone. Returns a :class:`LatticeData` with
+    all other attributes. Batches by PyG's
+    :class:`~torch_geometric.data.Batch` and loaders.
 
     Args:
         kernel_size (int, optional): The stencil size, odd.
