@@ -76,12 +76,14 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 1 else weight.mT
 
 
-def _rows(edges: Edges, x: Tensor, swapped: bool):
+def _rows(edges: Edges, x: Tensor, shape: torch.Size, swapped: bool):
     """Blocks of targets, and their sources' features [n, K, d_in]; None
     where the other order is cheaper.
     """
     width = x.shape[1]
     most = _AT_ONCE.get(x.device.type, _AT_ONCE_ELSEWHERE)
+    # At least as many numbers as in the matrices: these are read each time.
+    most = max(most, shape.numel())
     rows = edges.rows(most // max(1, width), swapped)
     if rows is None:
         return None
@@ -108,14 +110,14 @@ class _Convolve(torch.autograd.Function):
     def forward(x, weight, edges, num_dst, swapped):
         width = x.shape[1] if weight.dim() == 1 else weight.shape[2]
         out = x.new_zeros(num_dst, width)
-        blocks = _rows(edges, x, swapped)
+        blocks = _rows(edges, x, weight.shape, swapped)
         if blocks is not None:
+            matrix = weight.flatten(0, 1) if weight.dim() > 1 else None
             for here, x_j in blocks:
-                if weight.dim() == 1:
+                if matrix is None:
                     torch.matmul(weight, x_j, out=out[here])
                 else:
-                    torch.mm(x_j.flatten(1), weight.flatten(0, 1),
-                             out=out[here])
+                    torch.mm(x_j.flatten(1), matrix, out=out[here])
             return out
         for src, dst, parts in _runs(edges, swapped):
             x_j = x.index_select(0, src)
@@ -148,7 +150,7 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     def forward(x, g, edges, swapped, shape):
         out = x.new_zeros(shape)
-        blocks = _rows(edges, x, swapped)
+        blocks = _rows(edges, x, shape, swapped)
         if blocks is not None:
             for here, x_j in blocks:
                 if len(shape) == 1:
