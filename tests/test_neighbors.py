@@ -208,6 +208,22 @@ def test_periodic_inputs_of_all_kinds(kind, dtype, batched, engine):
         x, x, batch[0], batch[0], k=7, skip=True, **known)
 
 
+@pytest.mark.parametrize('pbc', [[True], [True, True], [False, True]],
+                         ids=str)
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_periodic_in_other_dimensions(pbc, dtype, engine):
+    dim = len(pbc)
+    cell = torch.tensor([[1.4, .6], [-.3, 1.7]], dtype=dtype)[:dim, :dim]
+    x, y = (1.2 * torch.randn(n, dim, dtype=dtype) for n in (6, 3))
+    given = {'cell': cell, 'pbc': pbc, 'engine': engine}
+    known = {'cell': cell, 'pbc': pbc, 'reach': 14}
+    assert rows(radius(x, y, 2.5, **given)) == oracle(x, y, r=2.5, **known)
+    assert rows(knn(x, y, 9, **given)) == oracle(x, y, k=9, **known)
+    index, offset = knn_graph(x, 9, **given)
+    expected = oracle(x, x, k=9, skip=True, **known)
+    assert rows((index.flip(0), offset)) == expected
+
+
 def test_a_point_is_the_neighbor_of_its_images(engine):
     x = torch.rand(1, 3)
     index, offset = radius_graph(x, 1., cell=torch.eye(3), engine=engine)
@@ -574,8 +590,11 @@ FLAT = torch.tensor([[1., 0, 0], [0, 1, 0], [1, 1, 0]])
     (ValueError, "'cell' of shape", bad(cell=torch.eye(2))),
     (ValueError, "'cell' of shape", bad(cell=torch.eye(3).repeat(3, 1))),
     (ValueError, "'pbc' to be", bad(cell=torch.eye(3), pbc=[True, False])),
-    (ValueError, 'in 3 dimensions', bad(
+    (ValueError, r"'cell' of shape \[2, 2\]", bad(
         x=torch.rand(3, 2), y=torch.rand(3, 2), cell=torch.eye(3))),
+    (ValueError, "'pbc' to be", bad(
+        x=torch.rand(3, 2), y=torch.rand(3, 2), cell=torch.eye(2),
+        pbc=[True, False, True])),
     (ValueError, "no 'cell' with 'cosine'", bad(cosine=True,
                                                 cell=torch.eye(3))),
 ])

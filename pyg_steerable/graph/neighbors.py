@@ -75,17 +75,18 @@ def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
         batch_size (int, optional): The number of clouds. (default: one more
             than the largest entry of the batches)
         cell (torch.Tensor, optional): Lattice vectors as rows, one cell
-            :math:`[3, 3]` or one for each cloud :math:`[B, 3, 3]`.
+            :math:`[D, D]` or one for each cloud :math:`[B, D, D]`.
             (default: :obj:`None`)
         pbc (bool or list, optional): The axes along which cells repeat:
-            one value, three, or :math:`[B, 3]`. (default: :obj:`True`)
+            one value, one for each axis, or :math:`[B, D]`.
+            (default: :obj:`True`)
         engine (str, optional): (default: :obj:`'auto'`)
 
     Shapes:
         - **x:** :math:`[N, D]`, **y:** :math:`[M, D]`
         - **output:** :math:`[2, E]`, indices of :obj:`y`, then of
           :obj:`x`; with a cell also the offsets of the images,
-          :math:`[E, 3]`
+          :math:`[E, D]`
 
     Raises:
         ValueError: If a number, a shape or a batch does not fit, a position
@@ -119,7 +120,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
     Shapes:
         - **x:** :math:`[N, D]`
         - **output:** :math:`[2, E]`, neighbours, then the points they belong
-          to; with a cell also the offsets of the neighbours, :math:`[E, 3]`
+          to; with a cell also the offsets of the neighbours, :math:`[E, D]`
 
     Raises:
         ValueError: As in :func:`knn`.
@@ -151,7 +152,7 @@ def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
         - **x:** :math:`[N, D]`, **y:** :math:`[M, D]`
         - **output:** :math:`[2, E]`, indices of :obj:`y`, then of
           :obj:`x`; with a cell also the offsets of the images,
-          :math:`[E, 3]`
+          :math:`[E, D]`
 
     Raises:
         ValueError: If the radius is not a positive number, and as in
@@ -182,7 +183,7 @@ def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
     Shapes:
         - **x:** :math:`[N, D]`
         - **output:** :math:`[2, E]`, neighbours, then the points they belong
-          to; with a cell also the offsets of the neighbours, :math:`[E, 3]`
+          to; with a cell also the offsets of the neighbours, :math:`[E, D]`
 
     Raises:
         ValueError: As in :func:`radius`.

@@ -13,7 +13,7 @@ MARGIN = 1e-6
 
 class Cells:
     r"""The cells of some clouds: lattice vectors as rows
-    :math:`[B, 3, 3]`, and the axes along which they repeat :math:`[B, 3]`.
+    :math:`[B, D, D]`, and the axes along which they repeat :math:`[B, D]`.
     """
     def __init__(self, cell: Tensor, pbc: Tensor):
         self.cell, self.pbc = cell, pbc
@@ -42,13 +42,13 @@ class Cells:
     def images(self, clouds: Clouds, reach: Tensor):
         r"""The images of wrapped points that may lie within :obj:`reach`
         :math:`[B]` of a point in the cell; with the point that each is an
-        image of, and the cell that it lies in, :math:`[N', 3]`.
+        image of, and the cell that it lies in, :math:`[N', D]`.
         """
         index = torch.arange(len(clouds), device=clouds.pos.device)
         image = clouds.batch.new_zeros(len(clouds), 0)
         fraction = self.fraction(clouds)
         far = reach[:, None] / self.height + MARGIN
-        for axis in range(3):
+        for axis in range(self.pbc.shape[1]):
             at, batch = fraction[index, axis], clouds.batch[index]
             periodic = self.pbc[batch, axis]
             low = (-far[batch, axis] - at).ceil().long() * periodic
@@ -65,14 +65,13 @@ class Cells:
 
 def read_cells(cell, pbc, size: int, pos: Tensor) -> Cells:
     """The cells that a user gives for clouds of these positions."""
-    if pos.shape[1] != 3:
-        raise ValueError(f"Expected positions in 3 dimensions with 'cell' "
-                         f"(got {pos.shape[1]})")
+    dim = pos.shape[1]
     cell = torch.as_tensor(cell, dtype=torch.float64, device=pos.device)
-    if cell.shape not in ((3, 3), (size, 3, 3)):
-        raise ValueError(f"Expected 'cell' of shape [3, 3] or, for {size} "
-                         f"clouds, [{size}, 3, 3] (got {list(cell.shape)})")
-    cell = cell.detach().expand(size, 3, 3)
+    if cell.shape not in ((dim, dim), (size, dim, dim)):
+        raise ValueError(f"Expected 'cell' of shape [{dim}, {dim}] or, for "
+                         f"{size} clouds, [{size}, {dim}, {dim}] (got "
+                         f"{list(cell.shape)})")
+    cell = cell.detach().expand(size, dim, dim)
     volume, sides = cell.det().abs(), cell.norm(dim=2).prod(1)
     # NaN fails too.
     if not bool((volume > 1e-6 * sides).all()):
@@ -81,10 +80,11 @@ def read_cells(cell, pbc, size: int, pos: Tensor) -> Cells:
                          f"{cell[bad].tolist()}). Along an axis that does "
                          f"not repeat any vector will do")
     pbc = torch.as_tensor(pbc, device=pos.device)
-    if pbc.dtype != torch.bool or pbc.shape not in ((), (3, ), (size, 3)):
+    if pbc.dtype != torch.bool or pbc.shape not in ((), (dim, ),
+                                                       (size, dim)):
         raise ValueError(f"Expected 'pbc' to be a bool, or one for each axis "
                          f"(got {pbc.tolist()})")
-    return Cells(cell, pbc.expand(size, 3))
+    return Cells(cell, pbc.expand(size, dim))
 
 
 class PeriodicSearch:
@@ -99,8 +99,8 @@ class PeriodicSearch:
 
     def nearest(self, k: int) -> tuple[Edges, Tensor]:
         cells, count = self.cells, self.source.count
-        # In three dimensions a sphere of this size holds 4 times as many
-        # images as needed, if they are spread evenly.
+        # A sphere of this size holds 2 to 4 times as many images as needed,
+        # if they are spread evenly.
         height = torch.where(cells.pbc, cells.height, 1).log().sum(1)
         axes = cells.pbc.sum(1).clamp(min=1)
         reach = (height / axes).exp() * (
