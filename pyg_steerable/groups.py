@@ -9,7 +9,6 @@ polynomial be averaged to get its Haar average (:meth:`Group.design`).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -17,97 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: More elements than this and the generators are read topologically, as
-#: generating a continuous group.
-MAX_FINITE_ORDER = 1000
+from .generators import MAX_FINITE_ORDER, frame, named_generators
 
 _TOLERANCE = 1e-4  # distance below which two matrices are the same element
-
-NAMES = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
-         'SO(2)xMxInv', 'O(2)', 'SO(3)', 'O(3)', 'C<n>', 'D<n>', 'T', 'O', 'I',
-         'and any of them with xM, xF or xInv behind it, as in C4xM, OxInv')
-
-_ALIASES = {'O(2)': 'SO(2)xM', 'C1': '1', 'e': '1'}
-
-
-def rotation(axis: Sequence[float], angle: float) -> np.ndarray:
-    r"""Returns the :math:`3 \times 3` matrix (float64) of the rotation by
-    :obj:`angle` (radians, right-handed) about :obj:`axis`.
-    """
-    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
-    K = np.array([[0., -z, y], [z, 0., -x], [-y, x, 0.]])
-    return np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * K @ K
-
-
-_Z, _X = (0., 0., 1.), (1., 0., 0.)
-_GOLDEN = math.pi * (3 - math.sqrt(5))
-_PHI = (1 + math.sqrt(5)) / 2
-
-_FACTORS = {
-    '1': [],
-    'Inv': [-np.eye(3)],
-    'M': [np.diag([-1., 1., 1.])],
-    'F': [np.diag([1., -1., -1.])],
-    'SO(2)': [rotation(_Z, _GOLDEN)],
-    'SO(3)': [rotation(_Z, _GOLDEN),
-              rotation(_X, _GOLDEN)],
-    'O(3)': [rotation(_Z, _GOLDEN),
-             rotation(_X, _GOLDEN), -np.eye(3)],
-    'T': [rotation(_Z, math.pi),
-          rotation((1., 1., 1.), 2 * math.pi / 3)],
-    'O': [rotation(_Z, math.pi / 2),
-          rotation((1., 1., 1.), 2 * math.pi / 3)],
-    'I': [
-        rotation(_Z, math.pi),
-        rotation((1., 1., 1.), 2 * math.pi / 3),
-        rotation((0., 1., _PHI), 2 * math.pi / 5)
-    ],
-}
-
-
-def _factor_generators(factor: str) -> list[np.ndarray] | None:
-    if factor in _FACTORS:
-        return list(_FACTORS[factor])
-    match = re.fullmatch(r'([CD])([1-9]\d*)', factor)
-    if match is None or int(match[2]) > MAX_FINITE_ORDER // 4:
-        return None
-    generators = [rotation(_Z, 2 * math.pi / int(match[2]))]
-    if match[1] == 'D':
-        generators += _FACTORS['F']
-    return generators
-
-
-def _named_generators(name: str) -> list[np.ndarray]:
-    generators = []
-    for factor in _ALIASES.get(name, name).split('x'):
-        found = _factor_generators(factor)
-        if found is None:
-            raise ValueError(
-                f"Expected 'name' to be one of {', '.join(NAMES)} with "
-                f"n <= {MAX_FINITE_ORDER // 4} (got '{name}'). For any other "
-                f"group use 'Group.from_generators(matrices, name=...)'")
-        generators += found
-    return generators
-
-
-def _frame(axis: str | Sequence[float]) -> np.ndarray:
-    """The smallest rotation that takes z to :obj:`axis`."""
-    if isinstance(axis, str):
-        axes = {'x': (1., 0., 0.), 'y': (0., 1., 0.), 'z': (0., 0., 1.)}
-        if axis not in axes:
-            raise ValueError(f"Expected 'axis' to be 'x', 'y', 'z' or a "
-                             f"vector of three numbers (got '{axis}')")
-        axis = axes[axis]
-    v = np.asarray(axis, dtype=float)
-    if v.shape != (3, ) or not np.isfinite(v).all() or not v.any():
-        raise ValueError(f"Expected 'axis' to be a non-zero vector of three "
-                         f"finite numbers (got {axis})")
-    v = v / np.linalg.norm(v)
-    normal = np.cross(_Z, v)
-    if np.linalg.norm(normal) < 1e-12:
-        return np.eye(3) if v[2] > 0 else rotation(_X, math.pi)
-    return rotation(normal, math.acos(np.clip(v[2], -1, 1)))
-
 
 def _check_orthogonal(matrices) -> tuple[np.ndarray, bool]:
     """The nearest orthogonal matrices, and whether the precision of the given
@@ -242,8 +153,8 @@ class Group:
         if not isinstance(name, str):
             raise TypeError(f"Expected 'name' to be a string such as 'SO(2)' "
                             f"(got {type(name).__name__})")
-        R = _frame(axis)
-        generators = [R @ g @ R.T for g in _named_generators(name)]
+        R = frame(axis)
+        generators = [R @ g @ R.T for g in named_generators(name)]
         if not np.allclose(R, np.eye(3)):
             axis = axis if isinstance(axis, str) else [
                 round(float(a), 6) for a in axis
@@ -308,7 +219,7 @@ class Group:
             if (np.linalg.det(self._generators) < 0).any():
                 cosets.append(-np.eye(3))
             return np.stack(cosets)
-        R = _frame(self._axis)
+        R = frame(self._axis)
         representatives = {  # (sign on the axis, determinant)
             (1, 1): np.eye(3),
             (1, -1): R @ np.diag([-1., 1., 1.]) @ R.T,
@@ -487,8 +398,8 @@ def _from_quaternion(q: Tensor) -> Tensor:
 def _euler_design(angles: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     node, weight = np.polynomial.legendre.leggauss(degree // 2 + 1)
     beta = torch.from_numpy(np.arccos(node))
-    around_z = _rotations_about(np.array(_Z), angles)
-    around_x = _rotations_about(np.array(_X), beta)
+    around_z = _rotations_about(np.array((0., 0., 1.)), angles)
+    around_x = _rotations_about(np.array((1., 0., 0.)), beta)
     g = torch.einsum('aij,bjk,ckl->bacil', around_z, around_x, around_z)
     weight = torch.from_numpy(weight).repeat_interleave(len(angles)**2)
     return g.reshape(-1, 3, 3), weight

@@ -15,14 +15,11 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from .fields import (
-    MAX_DEGREE,
-    FieldType,
-    Representation,
-    wigner_D,
-)
-from .groups import _GOLDEN, Group, rotation
+from .fields import FieldType
+from .generators import GOLDEN, rotation
+from .groups import Group
 from .intertwiners import linear_basis
+from .representations import MAX_DEGREE, Representation, wigner_D
 
 _ATOL = 1e-7  # escnn computes some restrictions numerically
 
@@ -91,11 +88,11 @@ def _generating_elements(group) -> list:
         return ([group.inclusion1(g) for g in _generating_elements(group.G1)] +
                 [group.inclusion2(g) for g in _generating_elements(group.G2)])
     if isinstance(group, escnn.SO2):
-        return [group.element(_GOLDEN, 'radians')]
+        return [group.element(GOLDEN, 'radians')]
     if isinstance(group, escnn.O2):
-        return [group.element((0, _GOLDEN), 'radians'),
+        return [group.element((0, GOLDEN), 'radians'),
                 group.element((1, 0.), 'radians')]
-    turns = [rotation((0., 0., 1.), _GOLDEN), rotation((1., 0., 0.), _GOLDEN)]
+    turns = [rotation((0., 0., 1.), GOLDEN), rotation((1., 0., 0.), GOLDEN)]
     if isinstance(group, escnn.SO3):
         return [group.element(R, 'MAT') for R in turns]
     if isinstance(group, escnn.O3):

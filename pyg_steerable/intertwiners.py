@@ -16,8 +16,9 @@ from e3nn import o3
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .fields import FieldType, Representation, rep_degree, rep_matrix
+from .fields import FieldType
 from .groups import Group
+from .representations import Representation, rep_degree, rep_matrix
 
 # A coordinate opens a new basis vector if more than this squared length of
 # it is left. Any value below 1 / n finds all; this one is far from the

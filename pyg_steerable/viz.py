@@ -26,7 +26,7 @@ from torch import Tensor
 from .datasets.tetris import TETRIS, tetris_voxels
 from .datasets.voxels import rotate_voxels
 from .fields import FieldType
-from .groups import rotation
+from .generators import rotation
 from .kernels import HarmonicBasis, SteerableKernel
 from .nn import Gate, LatticeLowPass, LatticeSteerableConv
 

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from pyg_steerable import FieldType, Group
-from pyg_steerable.fields import Representation
 from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis
 from pyg_steerable.nn import (
     FieldBatchNorm,
@@ -14,6 +13,7 @@ from pyg_steerable.nn import (
     QuotientELU,
     SteerableConv,
 )
+from pyg_steerable.representations import Representation
 
 N, E = 6, 12
 ORDERS = ['auto', 'reference']

@@ -7,9 +7,10 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_steerable import groups
-from pyg_steerable.fields import FieldType, wigner_D
+from pyg_steerable import generators
+from pyg_steerable.fields import FieldType
 from pyg_steerable.groups import Group
+from pyg_steerable.representations import wigner_D
 
 INF = math.inf
 ORDER = {
@@ -26,7 +27,7 @@ CONTINUOUS = [name for name in ORDER if ORDER[name] == INF]
 
 
 def rotation(axis, angle):
-    return torch.from_numpy(groups.rotation(axis, angle))
+    return torch.from_numpy(generators.rotation(axis, angle))
 
 
 GOLDEN = math.pi * (3 - math.sqrt(5))

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from pyg_steerable.fields import FieldType, Representation
+from pyg_steerable.fields import FieldType
 from pyg_steerable.groups import Group
 from pyg_steerable.interop import (
     e3nn_basis,
@@ -12,6 +12,7 @@ from pyg_steerable.interop import (
     group_from_escnn,
     to_irreps,
 )
+from pyg_steerable.representations import Representation
 
 
 @pytest.mark.parametrize('function', [from_escnn, group_from_escnn])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pyg_steerable.fields import FieldType
-from pyg_steerable.groups import Group, rotation
+from pyg_steerable.generators import rotation
+from pyg_steerable.groups import Group
 from pyg_steerable.interop import (
     e3nn_basis,
     from_escnn,

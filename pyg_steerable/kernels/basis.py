@@ -4,8 +4,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..fields import MAX_DEGREE, FieldType
+from ..fields import FieldType
 from ..layers.constants import ConstantModule
+from ..representations import MAX_DEGREE
 
 
 class SteerableBasis(ConstantModule):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..fields import MAX_DEGREE, FieldType, check_same_group
+from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..intertwiners import bilinear_basis
 from ..layers.constants import ConstantModule
+from ..representations import MAX_DEGREE
 from .basis import SteerableBasis
 from .harmonic import HarmonicBasis
 

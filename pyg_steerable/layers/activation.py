@@ -7,7 +7,8 @@ from e3nn import o3
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..fields import FieldType, Representation
+from ..fields import FieldType
+from ..representations import Representation
 from .bilinear import Bilinear
 from .constants import ConstantModule
 from .norm import field_index, field_mean

@@ -9,7 +9,8 @@ from scipy.integrate import lebedev_rule
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..groups import Group, _frame
+from ..generators import frame
+from ..groups import Group
 
 # Degrees of the Lebedev rules with positive weights.
 _LEBEDEV = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 59,
@@ -70,5 +71,5 @@ def _rings(group: Group, max_degree: int, samples: int):
         np.broadcast_to(height[:, None], (rings, turns))
     ], axis=-1).reshape(-1, 3)
     weight = np.repeat(weight, turns)
-    points = points @ _frame(group.axis.numpy()).T
+    points = points @ frame(group.axis.numpy()).T
     return torch.from_numpy(points), torch.from_numpy(weight / weight.sum())
