@@ -25,6 +25,7 @@ from torch_geometric.loader import DataLoader
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogFormatter  # noqa: E402
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -275,6 +276,9 @@ def plot_learning_curve(out: Path, columns: dict[str, str], ylabel: str,
         if key in metrics:
             axes.plot(*zip(*metrics[key]), label=label, marker='.')
     axes.set(xlabel='epoch', ylabel=ylabel, yscale=yscale)
+    if yscale == 'log':  # 200 rather than 2 x 10^2
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     axes.grid(alpha=0.3, which='both')
     axes.legend()
     path = Path(out) / 'learning_curve.png'
