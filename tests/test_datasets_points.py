@@ -63,6 +63,10 @@ def test_subset_has_a_transform_of_its_own(tmp_path):
     (dict(label=np.array([0, 1, 2, 3, 0, 0])), 'got 3.*3 classes'),
     (dict(label=np.array([0, 1, 2, -1, 0, 0])), 'got -1'),
     (dict(points=np.full((6, 10, 3), np.nan)), 'cloud 0'),
+    (dict(points=np.full((6, 10, 3), 'far')), "'points' to hold numbers"),
+    (dict(label=np.full(6, 0.5)), "'label' to hold integers .got float64"),
+    (dict(scale=np.ones(3)), "'scale' to be one number"),
+    (dict(scale=np.array('big')), "'scale' to hold numbers"),
 ])
 def test_bad_files(tmp_path, change, match):
     values = {k: v for k, v in (arrays() | change).items() if v is not None}

@@ -99,16 +99,30 @@ def load_points(path: str) -> PointClouds:
     if missing:
         raise ValueError(f"{path}: expected the arrays 'points' [n, P, 3] "
                          f"and 'label' [n] (got no {sorted(missing)})")
-    points = found['points'].astype(np.float32) * np.float32(
-        found.get('scale', 1.))
-    label = found['label'].astype(np.int64)
-    classes = ([str(c) for c in found['classes']] if 'classes' in found else
-               [str(c) for c in range(int(label.max(initial=-1)) + 1)])
     try:
-        return PointClouds(torch.from_numpy(points), torch.from_numpy(label),
-                           classes)
+        return _point_clouds(**found)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
+
+
+def _point_clouds(points, label, scale=1., classes=None) -> PointClouds:
+    """From the arrays of a file."""
+    for name, array in (('points', points), ('scale', np.asarray(scale))):
+        if array.dtype.kind not in 'iuf':
+            raise ValueError(f"Expected '{name}' to hold numbers (got "
+                             f"{array.dtype})")
+    if label.dtype.kind not in 'iu':
+        raise ValueError(f"Expected 'label' to hold integers (got "
+                         f"{label.dtype})")
+    if np.size(scale) != 1:
+        raise ValueError(f"Expected 'scale' to be one number (got shape "
+                         f"{list(np.shape(scale))})")
+    if classes is None:
+        classes = range(int(label.max(initial=-1)) + 1)
+    points = points.astype(np.float32) * np.float32(scale)
+    return PointClouds(torch.from_numpy(points),
+                       torch.from_numpy(label.astype(np.int64)),
+                       [str(c) for c in classes])
 
 
 # Shapes ######################################################################
