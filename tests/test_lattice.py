@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from pyg_steerable.graph import lattice as module
+from pyg_steerable.graph import lattice_edges as module
 from pyg_steerable.graph.lattice import (
     GraphToVoxel,
     LatticeData,
@@ -168,7 +168,7 @@ def test_edges(kwargs, occupancy, monkeypatch):
     assert 'edge_index' not in found
     assert edges_of(found) == expected
     monkeypatch.setattr(module, 'MAX_TABLE', 0)  # by binary search
-    monkeypatch.setattr(module, '_AT_ONCE', 1)  # one offset at a time
+    monkeypatch.setattr(module, 'AT_ONCE', 1)  # one offset at a time
     assert edges_of(found) == expected
     assert edges_of(listed) == expected
     monkeypatch.setattr(module, '_prefers_runs', lambda *args: False)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.graph import lattice as lattice_module
+from pyg_steerable.graph import lattice_edges
 from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,
@@ -230,7 +230,7 @@ CASES = {
 
 def go_by(runs, monkeypatch):
     """Makes all graphs go offset by offset, or target by target."""
-    monkeypatch.setattr(lattice_module, '_prefers_runs', lambda *args: runs)
+    monkeypatch.setattr(lattice_edges, '_prefers_runs', lambda *args: runs)
 
 
 def outcomes(conv, x, lattice, mask, path):

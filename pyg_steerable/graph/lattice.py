@@ -11,8 +11,6 @@ positions (:obj:`pos`) are *(x, y, z)*, as everywhere else:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -20,130 +18,22 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
+from .lattice_edges import (
+    AT_ONCE,
+    Rows,
+    Run,
+    found_rows,
+    found_runs,
+    listed_rows,
+    listed_runs,
+    output_voxels,
+    voxel_at,
+    voxel_number,
+)
+from .stencil import Stencil
+
 #: Lattices with more possible edges than this do not list them.
 MAX_LISTED_EDGES = 2**20
-#: Grids with more voxels than this are searched without a table of them.
-MAX_TABLE = 2**26
-#: Pairs of voxels to look at together: bounds the memory of small lattices,
-#: large ones go through one offset at a time.
-_AT_ONCE = 2**14
-#: What the calls for one more offset take, as a number of edges.
-_OVERHEAD = 64
-#: Targets whose neighbours are counted to judge how many there are.
-_SAMPLE = 64
-
-#: Offsets first, first + 1, ... with so many edges each, and their ends.
-Run = tuple[int, list[int], Tensor, Tensor]
-
-
-# Structure ###################################################################
-
-
-@dataclass(frozen=True)
-class Stencil:
-    r"""Which voxels of a grid each voxel of the output sees: with stencil
-    size :math:`s`, stride :math:`t` and padding :math:`p`,
-
-    .. math::
-        \mathbf{o} \leftarrow t \, \mathbf{o} - p + \mathbf{k}, \qquad
-        \mathbf{k} \in \{0, \ldots, s - 1\}^3
-
-    as in :func:`torch.nn.functional.conv3d`. The offsets
-    :math:`\mathbf{k}` are numbered with the last one running fastest.
-
-    Args:
-        grid (tuple[int]): The numbers of voxels *(D, H, W)*.
-        kernel_size (int, optional): The stencil size :math:`s`, odd.
-            (default: :obj:`3`)
-        stride (int, optional): (default: :obj:`1`)
-        padding (int, optional): (default: :obj:`kernel_size // 2`)
-        spacing (float or tuple[float], optional): The distance of voxels
-            along *(z, y, x)*. (default: :obj:`1.0`)
-
-    Raises:
-        ValueError: If the stencil is even or larger than the grid, or
-            another size does not fit.
-    """
-    grid: tuple[int, int, int]
-    kernel_size: int = 3
-    stride: int = 1
-    padding: int | None = None
-    spacing: float | tuple[float, float, float] = 1.
-
-    def __post_init__(self):
-        grid = tuple(int(n) for n in self.grid)
-        if len(grid) != 3 or min(grid) < 1 or grid != tuple(self.grid):
-            raise ValueError(f"Expected 'grid' to be three positive integers, "
-                             f"the voxels (D, H, W) (got {self.grid})")
-        size, stride, padding, spacing = check_stencil(
-            self.kernel_size, self.stride, self.padding, self.spacing)
-        check_fits(size, grid)
-        for name, value in (('grid', grid), ('padding', padding),
-                            ('spacing', spacing)):
-            object.__setattr__(self, name, value)
-
-    @property
-    def num_offsets(self) -> int:
-        """The number of offsets, of :math:`s^3`."""
-        return self.kernel_size**3
-
-    @property
-    def padded(self) -> tuple[int, ...]:
-        """The grid with its padding."""
-        return tuple(n + 2 * self.padding for n in self.grid)
-
-    @property
-    def out_grid(self) -> tuple[int, ...]:
-        """The grid of the output."""
-        return tuple((n - self.kernel_size) // self.stride + 1
-                     for n in self.padded)
-
-    @property
-    def shift(self) -> int:
-        """The voxel at the centre of the stencil of the first output."""
-        return self.kernel_size // 2 - self.padding
-
-    @property
-    def keeps_sites(self) -> bool:
-        """Whether the output lies on the same voxels."""
-        return self.stride == 1 and self.shift == 0
-
-    def offsets(self) -> Tensor:
-        r"""All :math:`\mathbf{k}`, :math:`[s^3, 3]`."""
-        return torch.tensor(list(product(range(self.kernel_size), repeat=3)))
-
-
-def check_stencil(kernel_size, stride, padding, spacing) -> tuple:
-    """The four with defaults filled in; raises an error unless they fit."""
-    if not _is_int(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"Expected 'kernel_size' to be an odd integer (got "
-                         f"{kernel_size}). An even stencil has no voxel at "
-                         f"its centre; take one more or one less")
-    if not _is_int(stride) or stride < 1:
-        raise ValueError(f"Expected 'stride' to be a positive integer (got "
-                         f"{stride})")
-    padding = kernel_size // 2 if padding is None else padding
-    if not _is_int(padding) or padding < 0:
-        raise ValueError(f"Expected 'padding' to be an integer >= 0, or None "
-                         f"for half of the stencil (got {padding})")
-    number = isinstance(spacing, (int, float))
-    steps = tuple(float(a) for a in (3 * (spacing, ) if number else spacing))
-    if len(steps) != 3 or not all(0 < a < float('inf') for a in steps):
-        raise ValueError(f"Expected 'spacing' to be a positive number, or "
-                         f"three of them along (z, y, x) (got {spacing})")
-    return kernel_size, stride, padding, steps
-
-
-def check_fits(kernel_size: int, grid: Sequence[int]) -> None:
-    """Raises a ValueError if the stencil is larger than the grid."""
-    if kernel_size > min(grid):
-        raise ValueError(f"Expected a 'kernel_size' of at most the size of "
-                         f"the grid, {tuple(grid)} (got {kernel_size}). Pad "
-                         f"the voxels with zeros or take a smaller stencil")
-
-
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class LatticeData(Data):
@@ -233,12 +123,12 @@ class LatticeData(Data):
         the way.
         """
         if 'edge_index' in self:
-            return _listed(self.edge_index, self.edge_offset,
+            return listed_runs(self.edge_index, self.edge_offset,
                            self.geometry.num_offsets)
-        return _found(self.geometry, self.sources, self.targets, self.size)
+        return found_runs(self.geometry, self.sources, self.targets, self.size)
 
-    def rows(self, at_once: int = _AT_ONCE, transposed: bool = False
-             ) -> Iterator[tuple[int, Tensor]] | None:
+    def rows(self, at_once: int = AT_ONCE, transposed: bool = False
+             ) -> Rows | None:
         r"""The same edges target by target, in blocks: the number of the
         first target and, for it and those that follow, the sources at all
         offsets, :math:`[n, s^3]`; the number of all sources stands for none.
@@ -251,41 +141,12 @@ class LatticeData(Data):
                 from their targets to their sources.
                 (default: :obj:`False`)
         """
-        step = max(1, at_once // self.geometry.num_offsets)
         if 'edge_index' in self:
-            table = self._listed_rows(transposed)
-            return None if table is None else (
-                (i, table[i:i + step]) for i in range(0, len(table), step))
-        look_up, base, shift = _search(self.geometry, self.sources,
-                                       self.targets, self.size, transposed)
-
-        def block(base):
-            return look_up((base[:, None] + shift).flatten()).view(
-                -1, len(shift))
-
-        some = block(base[_spread(len(base), base.device)])
-        here = len((self.targets if transposed else self.sources)[0])
-        filled = int((some < here).sum()) / max(1, some.numel())
-        if _prefers_runs(filled, len(base)):
-            return None
-        return ((i, block(base[i:i + step]))
-                for i in range(0, len(base), step))
-
-    def _listed_rows(self, transposed: bool) -> Tensor | None:
-        src, dst = self.edge_index
-        num_src, num_dst = len(self.coord), self.num_targets
-        if transposed:
-            src, dst, num_src, num_dst = dst, src, num_dst, num_src
-        offsets = self.geometry.num_offsets
-        filled = len(src) / max(1, num_dst * offsets)
-        if _prefers_runs(filled, num_dst):
-            return None
-        table = src.new_full((num_dst * offsets, ), num_src,
-                             dtype=torch.int32)
-        table[dst * offsets + self.edge_offset] = src.int()
-        if int((table < num_src).sum()) < len(src):
-            return None  # an edge that is listed twice counts twice
-        return table.view(num_dst, offsets)
+            return listed_rows(self.edge_index, self.edge_offset,
+                               self.geometry.num_offsets, len(self.coord),
+                               self.num_targets, at_once, transposed)
+        return found_rows(self.geometry, self.sources, self.targets,
+                          self.size, at_once, transposed)
 
     def scatter(self, x: Tensor, targets: bool = False) -> Tensor:
         r"""Features of the nodes (or of the output's) as voxels, zero where
@@ -316,7 +177,7 @@ class LatticeData(Data):
     def _sites(self, targets: bool):
         stencil = self.geometry
         shape = stencil.out_grid if targets else stencil.grid
-        return _number(*(self.targets if targets else self.sources),
+        return voxel_number(*(self.targets if targets else self.sources),
                        shape), shape
 
     def next(self, kernel_size: int = 3, *, stride: int = 1,
@@ -341,127 +202,6 @@ class LatticeData(Data):
         return out
 
 
-# Edges #######################################################################
-
-
-def _number(coord: Tensor, batch: Tensor, shape: Sequence[int]) -> Tensor:
-    """The place of voxels in a batch of grids."""
-    z, y, x = coord.unbind(-1)
-    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
-
-
-def _voxel(number: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The voxel at a place, and its lattice: undoes :func:`_number`."""
-    parts = []
-    for n in reversed(shape):
-        parts.append(number % n)
-        number = number // n
-    return torch.stack(parts[::-1], dim=-1), number
-
-
-def _listed(edge_index: Tensor, edge_offset: Tensor,
-            num_offsets: int) -> Iterator[Run]:
-    """Listed edges. Those of a batch are in order graph by graph."""
-    src, dst = edge_index
-    if bool((edge_offset[1:] < edge_offset[:-1]).any()):
-        # Offsets are few: narrow integers sort several times faster.
-        order = torch.argsort(edge_offset.to(torch.int16), stable=True)
-        src, dst = src[order], dst[order]
-    sizes = torch.bincount(edge_offset, minlength=num_offsets).tolist()
-    first, start = 0, 0
-    while first < num_offsets:
-        last, count = first + 1, sizes[first]
-        while last < num_offsets and count + sizes[last] <= _AT_ONCE:
-            count += sizes[last]
-            last += 1
-        end = start + count
-        yield first, sizes[first:last], src[start:end], dst[start:end]
-        first, start = last, end
-
-
-def _spread(size: int, device) -> Tensor:
-    """Some of so many numbers, in no rhythm with the rows of a grid."""
-    places = torch.arange(min(size, _SAMPLE), device=device)
-    return (places * 0.6180339887 % 1 * size).long()
-
-
-def _prefers_runs(filled: float, num_dst: int) -> bool:
-    """Whether edges are cheaper than a place for each target and offset."""
-    return filled * num_dst + _OVERHEAD < num_dst / 2
-
-
-def _search(stencil: Stencil, sources, targets, size: int,
-            transposed: bool = False):
-    """A function from voxel numbers to sources, the voxel of each target and
-    what each offset adds to it. Numbers are those of a grid that no offset
-    leaves.
-    """
-    t, p, s = stencil.stride, stencil.padding, stencil.kernel_size
-    offsets = stencil.offsets().to(sources[0].device)
-    shape, begin, end = stencil.padded, p, 0
-    if transposed:  # t o = j + p - k = (j + p) + (s - 1 - k) - (s - 1)
-        shape = tuple(n + s - 1 for n in shape)
-        offsets, end = offsets.flip(0), s - 1
-    fine = _number(sources[0] + begin, sources[1], shape)
-    coarse = _number(targets[0] * t + end, targets[1], shape)
-    key, base = (coarse, fine) if transposed else (fine, coarse)
-    look_up = _table(key, size * shape[0] * shape[1] * shape[2])
-    return look_up, base, _number(offsets, 0, shape)
-
-
-def _found(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
-    """Edges that are not listed."""
-    look_up, base, shift = _search(stencil, sources, targets, size)
-    step = max(1, _AT_ONCE // max(1, len(base)))
-    for first in range(0, len(shift), step):
-        wanted = base + shift[first:first + step, None]
-        src = look_up(wanted.flatten())
-        found = src < len(sources[0])
-        sizes = found.view_as(wanted).sum(1).tolist()
-        found = found.nonzero().flatten()
-        yield (first, sizes, src.index_select(0, found).long(),
-               found % max(1, len(base)))
-
-
-def _table(key: Tensor, size: int):
-    """A function from voxel numbers to nodes, their number where there is
-    none.
-    """
-    if size <= MAX_TABLE or not len(key):
-        table = torch.full((size, ), len(key), dtype=torch.int32,
-                           device=key.device)
-        table[key] = torch.arange(len(key), dtype=torch.int32,
-                                  device=key.device)
-        return lambda wanted: table.index_select(0, wanted)
-    key, order = key.sort()
-
-    def search(wanted: Tensor) -> Tensor:
-        place = torch.searchsorted(key, wanted).clamp_(max=len(key) - 1)
-        return order[place].where(key[place] == wanted, len(key))
-
-    return search
-
-
-def _outputs(coord: Tensor, batch: Tensor, stencil: Stencil,
-             dilate: bool) -> tuple[Tensor, Tensor]:
-    """The voxels of the output, in order."""
-    shape, found = stencil.out_grid, batch.new_empty(0)
-    if dilate:
-        offsets = stencil.offsets().to(coord.device) - stencil.padding
-    else:  # all of the block of an output, from its centre on
-        offsets = torch.tensor(list(product(range(stencil.stride), repeat=3)),
-                               device=coord.device) + stencil.shift
-    limit = torch.tensor(shape, device=coord.device)
-    for offset in offsets:
-        place = coord - offset
-        out = place.div(stencil.stride, rounding_mode='floor')
-        inside = ((out * stencil.stride == place) & (out >= 0)
-                  & (out < limit)).all(-1)
-        new = _number(out[inside], batch[inside], shape)
-        found = torch.cat([found, new]).unique()
-    return _voxel(found, shape)
-
-
 def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
            origin: Tensor, dilate: bool, list_edges: bool | None,
            x: Tensor | None = None) -> LatticeData:
@@ -472,7 +212,7 @@ def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
                        stencil=stencil, origin=origin)
     targets = (coord, batch)
     if not stencil.keeps_sites or dilate:
-        targets = _outputs(coord, batch, stencil, dilate)
+        targets = output_voxels(coord, batch, stencil, dilate)
         data.coord_dst, data.batch_dst = targets
         data.pos_dst = positions(
             (targets[0] * stencil.stride + stencil.shift).flip(-1))
@@ -480,7 +220,7 @@ def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
         most = len(targets[0]) * stencil.num_offsets
         list_edges = most <= MAX_LISTED_EDGES
     if list_edges:
-        runs = list(_found(stencil, (coord, batch), targets, size))
+        runs = list(found_runs(stencil, (coord, batch), targets, size))
         counts = torch.tensor([n for _, many, _, _ in runs for n in many],
                               device=coord.device)
         data.edge_index = torch.stack([torch.cat([run[2] for run in runs]),
@@ -555,12 +295,12 @@ def _check_coord(coord: Tensor, grid) -> Tensor:
             f"Expected voxel numbers 'coord' (z, y, x) on the grid {grid} "
             f"(got {coord[off][0].tolist()}). Divide positions by the "
             f"spacing, round, and shift them into the grid")
-    number = _number(whole, 0, grid).sort()[0]
+    number = voxel_number(whole, 0, grid).sort()[0]
     again = number[1:][number[1:] == number[:-1]]
     if len(again):
         raise ValueError(
             f"Expected every voxel once in 'coord' (got "
-            f"{_voxel(again[0], grid)[0].tolist()} more than once). Add or "
+            f"{voxel_at(again[0], grid)[0].tolist()} more than once). Add or "
             f"average their features first")
     return whole
 

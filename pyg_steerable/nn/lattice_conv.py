@@ -10,7 +10,8 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptPairTensor
 
 from ..fields import FieldType, check_same_group
-from ..graph.lattice import LatticeData, check_fits, check_stencil
+from ..graph.lattice import LatticeData
+from ..graph.stencil import check_fits, check_stencil
 from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
 from ..kernels.lattice import stencil_positions
 from ..layers import Linear

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.utils import scatter
 
-from ..graph.lattice import LatticeData, check_stencil
+from ..graph.lattice import LatticeData
+from ..graph.stencil import check_stencil
 from ..layers.constants import ConstantModule
 from ..ops.lattice import lattice_conv
 
