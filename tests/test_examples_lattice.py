@@ -139,7 +139,7 @@ def test_tetris_table(tmp_path, monkeypatch):
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert_resumes(tmp_path, 'tetris_voxels.py', tetris_voxels.main,
-                   [*QUIET, '--epochs', '12'], ['test_accuracy'])
+                   [*QUIET, '--epochs', '30'], ['test_accuracy'])
 
 
 # ModelNet-10 #################################################################
