@@ -11,14 +11,13 @@ goes on: start the same command again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import plt, run_script  # noqa: E402
+from common import plt, run_script, save_json  # noqa: E402
 
 VARIANTS = {
     'harmonic': ['--kernel', 'harmonic', '--condition', 'none'],
@@ -73,7 +72,7 @@ def summarise(out: Path, rows: dict[str, list[dict]]) -> None:
         print(f"{variant:16} {table[variant]['test_mae']:8.2f} +- "
               f"{table[variant]['std']:.2f} {unit}   (paper, at full size: "
               f"{PAPER[variant]:.2f} meV)")
-    (out / 'ablation.json').write_text(json.dumps(table, indent=2) + '\n')
+    save_json(out / 'ablation.json', table)
     figure, axes = plt.subplots(figsize=(5, 3.2), constrained_layout=True)
     axes.bar(list(table), [t['test_mae'] for t in table.values()],
              yerr=[t['std'] for t in table.values()], capsize=4,

@@ -82,6 +82,8 @@ def test_quotient_classifier_is_exactly_invariant_if_finite(group, kernel):
 def test_quotient_classifier_errs_no_more_than_its_activation(group, kernel):
     found = []
     for samples in (108, 1000):
+        # The same clouds for both; about one draw in a hundred errs by more.
+        torch.manual_seed(0)
         model, pos, batch = quotient_classifier(group, kernel, samples)
         alone = max(equivariance_error(act, dtype=torch.float64)
                     for act in model.encoder.acts)

@@ -56,7 +56,8 @@ class _Encoder(torch.nn.Module):
             if kernel == 'implicit':
                 conv = ImplicitSteerableConv(
                     self.types[i], self.types[i + 1], hidden=hidden,
-                    max_degree=kernel_degree or max(1, max_degree),
+                    max_degree=(max(1, max_degree) if kernel_degree is None
+                                else kernel_degree),
                     num_layers=kernel_layers, radius=reach / 2, **options)
             else:
                 conv = HarmonicSteerableConv(

@@ -138,7 +138,7 @@ class QM9Net(torch.nn.Module):
             return ImplicitSteerableConv(
                 in_type, out_type, scalars(edge_dim) if edge_dim else None,
                 scalars(atom_dim) if atom_dim else None, hidden=hidden,
-                max_degree=kernel_degree or max(1, max_degree),
+                max_degree=kernel_degree,
                 num_layers=kernel_layers, radius=radius or 1.2,
                 num_neighbors=num_neighbors + bool(atom_dim),
                 root_weight=not atom_dim, activation=activation)
