@@ -1,0 +1,245 @@
+"""Checks of arguments: one function for each kind, one wording.
+
+Each takes the name of the argument and its value, returns the value in its
+plain Python or torch form, and raises a TypeError (another kind of thing) or
+a ValueError (the right kind, but not this one) that says what was expected,
+what was got and, where it is not plain, the fix.
+"""
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import reprlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+#: What fields, positions and attributes may be made of.
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def show(value) -> str:
+    """A value in an error message: short, and without a tensor's numbers."""
+    if isinstance(value, Tensor):
+        return f'a tensor of {value.dtype} and shape {list(value.shape)}'
+    if type(value).__repr__ is object.__repr__:
+        return type(value).__name__
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # of somebody else's __repr__
+        return type(value).__name__
+    return text if isinstance(value, (str, numbers.Number, type(None))) else \
+        f'{type(value).__name__} {text}'
+
+
+# Numbers ###################################################################
+
+
+def integer(name: str, value, least: int | None = 1,
+            most: int | None = None) -> int:
+    """A Python integer from anything that is one: NumPy's too, no bool."""
+    try:
+        if _is_bool(value):
+            raise ValueError
+        number = operator.index(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # 2.5 and True are numbers, but not these; 'a' is none.
+        kind = ValueError if isinstance(value, numbers.Real) else TypeError
+        raise kind(f"Expected '{name}' to be an integer{_range(least, most)} "
+                   f"(got {show(value)})") from error
+    if (least is not None and number < least
+            or most is not None and number > most):
+        raise ValueError(f"Expected '{name}' to be an integer"
+                         f"{_range(least, most)} (got {number})")
+    return number
+
+
+def real(name: str, value, least: float = -math.inf, most: float = math.inf,
+         *, above: float = -math.inf, below: float = math.inf) -> float:
+    """A finite number in [least, most] and in (above, below)."""
+    number = _real(name, value)
+    if not (math.isfinite(number) and least <= number <= most
+            and above < number < below):
+        low = (f' above {above:g}' if above > -math.inf else
+               f' >= {least:g}' if least > -math.inf else '')
+        high = (f' below {below:g}' if below < math.inf else
+                f' <= {most:g}' if most < math.inf else '')
+        both = ' and' if low and high else ''
+        raise ValueError(f"Expected '{name}' to be a finite number{low}{both}"
+                         f"{high} (got {show(value)})")
+    return number
+
+
+def positive(name: str, value) -> float:
+    """A finite number above zero."""
+    number = _real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"Expected '{name}' to be a positive number (got "
+                         f"{show(value)})")
+    return number
+
+
+def _real(name: str, value) -> float:
+    is_number = isinstance(value, numbers.Real) or (
+        isinstance(value, Tensor) and value.dim() == 0
+        and value.dtype in FLOATING + INTEGERS and not value.is_meta)
+    if not is_number or _is_bool(value):
+        raise TypeError(f"Expected '{name}' to be a number (got "
+                        f"{show(value)})")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _is_bool(value) -> bool:
+    """Whether it is a truth value of Python, NumPy or torch."""
+    return isinstance(value, bool) or str(getattr(value, 'dtype', '')) in (
+        'bool', 'torch.bool')
+
+
+def _range(least, most) -> str:
+    if least is not None and most is not None:
+        return f' in [{least}, {most}]'
+    return '' if least is None else f' >= {least}'
+
+
+# Options ###################################################################
+
+
+def choice(name: str, value, choices: Sequence):
+    """One of some values, which are few."""
+    if not any(type(value) is type(c) and value == c for c in choices):
+        raise ValueError(
+            f"Expected '{name}' to be one of {', '.join(map(repr, choices))} "
+            f"(got {show(value)})")
+    return value
+
+
+def flag(name: str, value) -> bool:
+    """True or False, NumPy's too."""
+    if not _is_bool(value) or getattr(value, 'shape', ()) != ():
+        raise TypeError(f"Expected '{name}' to be True or False (got "
+                        f"{show(value)})")
+    return bool(value)
+
+
+def text(name: str, value) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise TypeError(f"Expected '{name}' to be a string (got "
+                        f"{show(value)})")
+    return value
+
+
+def generator(name: str, value) -> torch.Generator | None:
+    """A source of random numbers, or torch's own."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"Expected '{name}' to be a torch.Generator (got "
+                        f"{show(value)})")
+    return value
+
+
+# Tensors ###################################################################
+
+
+def tensor(name: str, value, dtypes: Sequence[torch.dtype] = FLOATING,
+           what: str = 'a tensor') -> Tensor:
+    """A dense tensor of one of some dtypes. :obj:`what` is what to call it
+    in the message.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected '{name}' to be {what} (got {show(value)}). "
+                        f"Make one with 'torch.as_tensor'")
+    if value.layout != torch.strided:
+        raise TypeError(f"Expected '{name}' to be {what} that is dense (got "
+                        f"layout {value.layout}). Convert it with "
+                        f"'.to_dense()'")
+    if value.dtype not in dtypes:
+        one = 'torch.long' if dtypes[0] is torch.int64 else dtypes[0]
+        names = ', '.join(str(d).removeprefix('torch.') for d in dtypes)
+        raise TypeError(f"Expected '{name}' to be {what} of {names} (got "
+                        f"{value.dtype}). Convert it with '.to({one})'")
+    return value
+
+
+def shaped(name: str, value: Tensor, shape: Sequence[int | None],
+           what: str) -> Tensor:
+    """Raises a ValueError unless the tensor has this shape, where
+    :obj:`None` is any length; :obj:`what` says it in words or symbols.
+    """
+    if value.dim() != len(shape) or any(
+            n is not None and m != n for m, n in zip(value.shape, shape)):
+        raise ValueError(f"Expected '{name}' of shape {what} (got "
+                         f"{list(value.shape)})")
+    return value
+
+
+def positions(name: str, value, dtypes: Sequence[torch.dtype] = FLOATING
+              ) -> Tensor:
+    """Points in space, [N, 3]."""
+    tensor(name, value, dtypes, 'a tensor of positions')
+    return shaped(name, value, (None, 3), '[N, 3]')
+
+
+def has_values(name: str, value: Tensor, why: str) -> Tensor:
+    """Raises a ValueError for a tensor without values (on the meta device),
+    where the result depends on them.
+    """
+    if value.is_meta:
+        raise ValueError(f"Expected '{name}' on a device with values (got a "
+                         f"tensor on 'meta'): {why} depends on them")
+    return value
+
+
+def finite(name: str, value: Tensor, row: str = 'row') -> Tensor:
+    """Raises a ValueError that names the first row that holds NaN or inf."""
+    good = value.isfinite()
+    if not bool(good.all()):
+        if value.dim() == 0:
+            raise ValueError(f"Expected '{name}' to be finite (got "
+                             f"{float(value)})")
+        bad = int((~good).flatten(1).any(1).nonzero()[0]) \
+            if value.dim() > 1 else int((~good).nonzero()[0])
+        raise ValueError(f"Expected '{name}' to be finite (got "
+                         f"{value[bad].tolist()} at {row} {bad})")
+    return value
+
+
+def indices(name: str, value, size: int | None = None,
+            length: int | None = None, what: str = '[N]') -> Tensor:
+    """A vector of integers in [0, size), as long; values are looked at only
+    on the CPU, where that does not wait, and never while compiling.
+    """
+    tensor(name, value, INTEGERS, 'a tensor of integers')
+    shaped(name, value, (length, ), what)
+    if (value.numel() and value.device.type == 'cpu'
+            and not torch.compiler.is_compiling()
+            and not is_traced(value)):
+        low, high = (int(t) for t in value.aminmax())
+        if low < 0 or size is not None and high >= size:
+            raise ValueError(
+                f"Expected '{name}' in [0, {'N' if size is None else size}) "
+                f"(got values from {low} to {high})")
+    return value.long()
+
+
+def is_traced(value: Tensor) -> bool:
+    """Whether the tensor's values may not be looked at: a fake tensor or one
+    inside a transform of :mod:`torch.func`.
+    """
+    from torch._subclasses.fake_tensor import is_fake
+    return bool(torch._C._are_functorch_transforms_active()
+                or is_fake(value))
+
+
+def same_device(**tensors: Tensor | None) -> None:
+    """Raises a ValueError unless the tensors are on one device."""
+    found = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        places = ', '.join(f"'{n}' on {d}" for n, d in found.items())
+        raise ValueError(f"Expected all tensors on one device (got "
+                         f"{places}). Move them with '.to(device)'")
