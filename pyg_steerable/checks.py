@@ -48,12 +48,12 @@ def integer(name: str, value, least: int | None = 1,
     except (TypeError, ValueError, RuntimeError) as error:
         # 2.5 and True are numbers, but not these; 'a' is none.
         kind = ValueError if isinstance(value, numbers.Real) else TypeError
-        raise kind(f"Expected '{name}' to be an integer{_range(least, most)} "
-                   f"(got {show(value)})") from error
+        raise kind(f"Expected '{name}' to be {_integers(least, most)} (got "
+                   f"{show(value)})") from error
     if (least is not None and number < least
             or most is not None and number > most):
-        raise ValueError(f"Expected '{name}' to be an integer"
-                         f"{_range(least, most)} (got {number})")
+        raise ValueError(f"Expected '{name}' to be {_integers(least, most)} "
+                         f"(got {number})")
     return number
 
 
@@ -101,10 +101,10 @@ def _is_bool(value) -> bool:
         'bool', 'torch.bool')
 
 
-def _range(least, most) -> str:
-    if least is not None and most is not None:
-        return f' in [{least}, {most}]'
-    return '' if least is None else f' >= {least}'
+def _integers(least, most) -> str:
+    what = ('a non-negative integer' if least == 0 else
+            'an integer' if least is None else f'an integer >= {least}')
+    return what if most is None else f'{what}, up to {most}'
 
 
 # Options ###################################################################

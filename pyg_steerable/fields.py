@@ -13,14 +13,18 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from .groups import Group
+from . import checks
+from .groups import Group, read_matrices
 from .representations import (
     MAX_DEGREE,
     Representation,
-    on_cpu,
     rep_degree,
     rep_matrix,
 )
+
+
+#: More components than any layer can map: more likely a mistake.
+MAX_DIM = 2**20
 
 
 class FieldType:
@@ -40,13 +44,17 @@ class FieldType:
             (default: :obj:`"O(3)"`)
 
     Raises:
-        ValueError: If the irreps cannot be read, a degree is above 11, or a
-            representation belongs to another group.
+        ValueError: If the irreps cannot be read, a degree is above 11, a
+            representation belongs to another group, or there are more than
+            1,048,576 components.
     """
     def __init__(self, irreps, group: Group | str = 'O(3)'):
         self.group = Group.wrap(group)
         self.blocks = tuple(_read_blocks(irreps, self.group))
         self.dim = sum(mul * rep.dim for mul, rep in self.blocks)
+        if self.dim > MAX_DIM:
+            raise ValueError(f"Expected 'irreps' of at most {MAX_DIM} "
+                             f"components (got {self.dim})")
 
     @classmethod
     def sphere(cls, channels: int, max_degree: int,
@@ -54,9 +62,8 @@ class FieldType:
         r"""Functions on the sphere band-limited at :obj:`max_degree`:
         :obj:`channels` copies of :obj:`0e + 1o + 2e + ...`.
         """
-        if channels < 0 or max_degree < 0:
-            raise ValueError(f"Expected 'channels' and 'max_degree' to be "
-                             f"non-negative (got {channels}, {max_degree})")
+        channels = checks.integer('channels', channels, 0, MAX_DIM)
+        max_degree = checks.integer('max_degree', max_degree, 0, MAX_DEGREE)
         return cls([(channels, o3.Irrep(degree, (-1)**degree))
                     for degree in range(max_degree + 1)], group)
 
@@ -78,7 +85,7 @@ class FieldType:
             return cls(field_type, group)
         raise TypeError(
             f"Expected a FieldType (got {type(field_type).__name__} "
-            f"{field_type!r}). Build one with "
+            f"{checks.show(field_type)}). Build one with "
             f"FieldType('16x0e + 8x1o', group='SO(2)')")
 
     # Structure #############################################################
@@ -143,12 +150,17 @@ class FieldType:
     # Action ################################################################
 
     def matrix(self, R) -> Tensor:
-        r"""The matrix :math:`\rho(R)` of the whole type, float64.
+        r"""The matrix :math:`\rho(R)` of the whole type, float64. Irreps of
+        O(3) have one for every orthogonal matrix, in the group or not.
 
         Shapes:
             - **R:** :math:`[*, 3, 3]`, **output:** :math:`[*, d, d]`
+
+        Raises:
+            ValueError: If a matrix is not orthogonal, or outside of the group
+                where a block is a :class:`Representation`.
         """
-        R = on_cpu(R)
+        R = read_matrices('R', R)
         out = torch.zeros(*R.shape[:-2], self.dim, self.dim,
                           dtype=torch.float64, device='cpu')
         start = 0
@@ -169,10 +181,26 @@ class FieldType:
                 :math:`[*, 3, 3]`.
 
         Raises:
-            ValueError: If the width is not that of the type.
+            ValueError: If the width is not that of the type, a matrix is no
+                element of the group, or there are not as many as rows.
         """
         self.check(x, 'x')
-        R = on_cpu(R)
+        R = self.group.read('R', R)
+        if R.dim() > 2 and R.shape[:-2] != x.shape[:-1]:
+            raise ValueError(f"Expected 'R' to be one element [3, 3], or one "
+                             f"for each row of 'x', "
+                             f"{[*x.shape[:-1], 3, 3]} (got {list(R.shape)})")
+        return self._act(x, R)
+
+    def act(self, x: Tensor, R: Tensor) -> Tensor:
+        r"""What :meth:`transform` does, for any orthogonal matrices: irreps
+        of O(3) know how to turn outside of the group, too. Shows that a layer
+        does *not* commute with them.
+        """
+        self.check(x, 'x')
+        return self._act(x, read_matrices('R', R))
+
+    def _act(self, x: Tensor, R: Tensor) -> Tensor:
         out = []
         for (mul, rep), s in zip(self.blocks, self.slices):
             D = rep_matrix(rep, R).to(x.device, x.dtype)
@@ -181,8 +209,11 @@ class FieldType:
         return torch.cat(out, dim=-1) if out else x.clone()
 
     def check(self, x: Tensor, name: str) -> None:
-        """Raises a ValueError unless :obj:`x` has the width of the type."""
-        if x.shape[-1] != self.dim:
+        """Raises a TypeError unless :obj:`x` is a dense tensor of floating
+        numbers, and a ValueError unless it has the width of the type.
+        """
+        checks.tensor(name, x, what='a tensor of fields')
+        if x.dim() == 0 or x.shape[-1] != self.dim:
             raise ValueError(f"Expected '{name}' to hold fields of type "
                              f"{self}, i.e. {self.dim} numbers in its last "
                              f"dimension (got shape {list(x.shape)})")
@@ -214,6 +245,9 @@ class FieldType:
 def _read_blocks(irreps, group: Group):
     if isinstance(irreps, FieldType):
         irreps = irreps.blocks
+    if irreps is None:
+        raise TypeError("Expected 'irreps' in e3nn's notation, e.g. '16x0e + "
+                        "8x1o', or a list of blocks (got None)")
     single = (str, Representation, o3.Irrep)  # an Irrep is a tuple, too
     if isinstance(irreps, single[1:]):
         irreps = [(1, irreps)]
@@ -222,10 +256,10 @@ def _read_blocks(irreps, group: Group):
     else:
         try:
             pairs = [(mul, ir) for mul, ir in o3.Irreps(irreps)]
-        except (ValueError, TypeError, AssertionError) as error:
+        except Exception as error:  # e3nn raises whatever there is
             raise ValueError(
-                f"Expected 'irreps' in e3nn's notation, e.g. "
-                f"'16x0e + 8x1o' (got {irreps!r}): {error}") from error
+                f"Expected 'irreps' in e3nn's notation, e.g. '16x0e + 8x1o' "
+                f"(got {checks.show(irreps)})") from error
     return [(mul, rep) for mul, rep in
             (_read_block(pair, group) for pair in pairs) if mul > 0]
 
@@ -233,13 +267,11 @@ def _read_blocks(irreps, group: Group):
 def _read_block(pair: Sequence, group: Group):
     try:
         copies, rep = pair
-        mul = int(copies)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"Expected pairs of copies and a representation, "
-                         f"e.g. (16, '1o') (got {pair!r})") from error
-    if mul != copies or mul < 0:
-        raise ValueError(f'Expected the number of copies to be a '
-                         f'non-negative integer (got {copies!r})')
+    except Exception as error:  # of whatever was given
+        raise ValueError(f"Expected 'irreps' to hold pairs of copies and a "
+                         f"representation, e.g. (16, '1o') (got "
+                         f"{checks.show(pair)})") from error
+    mul = checks.integer('copies', copies, 0, MAX_DIM)
     if isinstance(rep, Representation):
         if rep.group != group:
             raise ValueError(f"Expected representations of {group} (got "
@@ -247,9 +279,10 @@ def _read_block(pair: Sequence, group: Group):
         return mul, rep
     try:
         rep = o3.Irrep(rep)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise ValueError(f"Expected an irrep of O(3) such as '1o', or a "
-                         f"Representation (got {rep!r})") from error
+    except Exception as error:  # e3nn raises whatever there is
+        raise ValueError(f"Expected 'irreps' to hold an irrep of O(3) such "
+                         f"as '1o', or a Representation (got "
+                         f"{checks.show(rep)})") from error
     if rep.l > MAX_DEGREE:
         raise ValueError(f"Expected degrees up to {MAX_DEGREE} (got '{rep}')")
     return mul, rep

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from . import checks
+
 #: More elements than this and generators are read topologically, as
 #: generating a continuous group.
 MAX_FINITE_ORDER = 1000
@@ -56,7 +58,7 @@ _FACTORS = {
 def _factor_generators(factor: str) -> list[np.ndarray] | None:
     if factor in _FACTORS:
         return list(_FACTORS[factor])
-    match = re.fullmatch(r'([CD])([1-9]\d*)', factor)
+    match = re.fullmatch(r'([CD])([1-9]\d{0,5})', factor)
     if match is None or int(match[2]) > MAX_FINITE_ORDER // 4:
         return None
     generators = [rotation(_Z, 2 * math.pi / int(match[2]))]
@@ -70,13 +72,13 @@ def named_generators(name: str) -> list[np.ndarray]:
     the names if there is none.
     """
     generators = []
-    for factor in _ALIASES.get(name, name).split('x'):
+    for factor in dict.fromkeys(_ALIASES.get(name, name).split('x')):
         found = _factor_generators(factor)
         if found is None:
             raise ValueError(
                 f"Expected 'name' to be one of {', '.join(NAMES)} with "
-                f"n <= {MAX_FINITE_ORDER // 4} (got '{name}'). For any other "
-                f"group use 'Group.from_generators(matrices, name=...)'")
+                f"n <= {MAX_FINITE_ORDER // 4} (got {checks.show(name)}). For "
+                f"any other group use 'Group.from_generators(matrices, name=...)'")
         generators += found
     return generators
 
@@ -87,12 +89,21 @@ def frame(axis: str | Sequence[float]) -> np.ndarray:
         axes = {'x': (1., 0., 0.), 'y': (0., 1., 0.), 'z': (0., 0., 1.)}
         if axis not in axes:
             raise ValueError(f"Expected 'axis' to be 'x', 'y', 'z' or a "
-                             f"vector of three numbers (got '{axis}')")
+                             f"vector of three numbers (got "
+                             f"{checks.show(axis)})")
         axis = axes[axis]
-    v = np.asarray(axis, dtype=float)
-    if v.shape != (3, ) or not np.isfinite(v).all() or not v.any():
+    try:
+        v = np.asarray(axis)
+        v = v.astype(float) if v.dtype.kind in 'iuf' else np.zeros(0)
+    except (TypeError, ValueError, RuntimeError):
+        v = np.zeros(0)
+    # By its largest entry first: a square must neither overflow nor vanish.
+    size = np.abs(v).max(initial=0)
+    if v.shape != (3, ) or not 0 < size < math.inf:
         raise ValueError(f"Expected 'axis' to be a non-zero vector of three "
-                         f"finite numbers (got {axis})")
+                         f"finite numbers, or 'x', 'y', 'z' (got "
+                         f"{checks.show(axis)})")
+    v = v / size
     v = v / np.linalg.norm(v)
     normal = np.cross(_Z, v)
     if np.linalg.norm(normal) < 1e-12:

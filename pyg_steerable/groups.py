@@ -10,46 +10,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import checks
 from .generators import MAX_FINITE_ORDER, frame, named_generators
 
 _TOLERANCE = 1e-4  # distance below which two matrices are the same element
 
-def _check_orthogonal(matrices) -> tuple[np.ndarray, bool]:
-    """The nearest orthogonal matrices, and whether the precision of the given
-    ones is that of float32.
+#: The most elements that can be drawn, and the highest degree averaged, at
+#: once.
+MAX_SAMPLE, MAX_DESIGN_DEGREE = 2**22, 96
+
+
+def read_orthogonal(name: str, matrices, what: str = 'matrix'
+                    ) -> tuple[np.ndarray, float]:
+    """The nearest orthogonal matrices, :math:`[n, 3, 3]` float64, and how
+    far the given ones are from them.
     """
-    try:
-        if isinstance(matrices, (list, tuple)):
-            matrices = [
-                m.detach().cpu().numpy() if isinstance(m, Tensor) else m
-                for m in matrices
-            ]
-        elif isinstance(matrices, Tensor):
-            matrices = matrices.detach().cpu().numpy()
-        array = np.asarray(matrices, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"Expected 'matrices' to be a list of 3x3 matrices "
-                        f"(got {type(matrices).__name__})") from error
+    array = _as_array(name, matrices)
     if array.size == 0:
-        return np.zeros((0, 3, 3)), False
+        return np.zeros((0, 3, 3)), 0.
     if array.ndim != 3 or array.shape[1:] != (3, 3):
-        raise ValueError(f"Expected 'matrices' to be a list of 3x3 matrices "
+        raise ValueError(f"Expected '{name}' to be a list of 3x3 matrices "
                          f"(got shape {list(array.shape)})")
-    error = np.abs(array @ array.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
+    with np.errstate(invalid='ignore', over='ignore'):  # NaN fails below
+        error = np.abs(array @ array.transpose(0, 2, 1) -
+                       np.eye(3)).max((1, 2))
     if not (error < 1e-5).all():
         i = int(np.argmax(~(error < 1e-5)))
         raise ValueError(
-            f'Expected every generator to be orthogonal, R R^T = 1 (got '
-            f'generator {i} with a deviation of {error[i]:.1e}). Make it '
-            f'orthogonal first, e.g. by its polar decomposition')
+            f"Expected every {what} in '{name}' to be orthogonal, R R^T = 1 "
+            f"(got {what} {i} with a deviation of {error[i]:.1e}). Make it "
+            f"orthogonal first, e.g. by its polar decomposition")
     u, _, v = np.linalg.svd(array)
-    return u @ v, bool(error.max() > 1e-12)
+    return u @ v, float(error.max())
+
+
+def read_matrices(name: str, R) -> Tensor:
+    r"""Orthogonal matrices of a user.
+
+    Shapes:
+        - **R** and **output:** :math:`[*, 3, 3]`, float64 on the CPU
+    """
+    array = _as_array(name, R)
+    if array.ndim < 2 or array.shape[-2:] != (3, 3):
+        raise ValueError(f"Expected '{name}' of shape [*, 3, 3] (got "
+                         f"{list(array.shape)})")
+    read_orthogonal(name, array.reshape(-1, 3, 3))
+    return torch.from_numpy(array)
+
+
+def _as_array(name: str, matrices) -> np.ndarray:
+    """Matrices of a user as a NumPy array."""
+    def plain(m):
+        if not isinstance(m, Tensor):
+            return m
+        checks.has_values(name, m, 'the group')
+        checks.tensor(name, m, checks.FLOATING + checks.INTEGERS)
+        return m.detach().cpu().double().numpy()
+
+    try:
+        if isinstance(matrices, (list, tuple)):
+            matrices = [plain(m) for m in matrices]
+        array = np.asarray(plain(matrices))
+        if array.size and array.dtype.kind not in 'iuf':
+            raise TypeError(f'numbers of type {array.dtype}')
+        return array.astype(float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected '{name}' to be a list of real 3x3 "
+                        f"matrices (got {checks.show(matrices)})"
+                        ) from error
 
 
 def _is_in(candidates: np.ndarray, elements: np.ndarray,
@@ -68,6 +102,19 @@ def _is_repeated(matrices: np.ndarray) -> np.ndarray:
 
 def _closure(generators: np.ndarray) -> np.ndarray | None:
     """All products of the generators, or None if there are too many."""
+    elements, used = np.eye(3)[None], []
+    for g in generators:
+        # One that is there already brings nothing; any other at least
+        # doubles the group.
+        if not _is_in(g[None], elements)[0]:
+            used.append(g)
+            elements = _products(np.stack(used))
+            if elements is None:
+                return None
+    return elements
+
+
+def _products(generators: np.ndarray) -> np.ndarray | None:
     elements = np.eye(3)[None]
     frontier = elements
     while len(frontier) and len(generators):
@@ -85,13 +132,14 @@ def _is_closed(elements: np.ndarray, generators: np.ndarray,
     """Whether products hit elements better than by chance: 710 rotations by
     1 radian come within 6e-5 of the identity, yet generate SO(2).
     """
-    if not len(generators):
-        return True
-    products = (elements[:, None] @ generators[None]).reshape(-1, 9)
-    nearest = (products @ elements.reshape(-1, 9).T).argmax(axis=1)
-    gap = np.abs(products - elements.reshape(-1, 9)[nearest]).max()
-    n = len(elements)
-    return bool(gap < max(1e-4 / n, 2e-7 * n if coarse else 0.))
+    n, flat = len(elements), elements.reshape(-1, 9)
+    limit = max(1e-4 / n, 2e-7 * n if coarse else 0.)
+    for g in generators:
+        products = (elements @ g).reshape(-1, 9)
+        nearest = (products @ flat.T).argmax(axis=1)
+        if not np.abs(products - flat[nearest]).max() < limit:
+            return False
+    return True
 
 
 #: An orthonormal basis of the symmetric 3x3 matrices without trace, [5, 9].
@@ -178,14 +226,33 @@ class Group:
         Raises:
             ValueError: If a matrix is not orthogonal.
         """
+        if name is not None:
+            checks.text('name', name)
+        generators, error = read_orthogonal('matrices', matrices,
+                                            'generator')
+        if len(generators) > MAX_FINITE_ORDER:
+            raise ValueError(f"Expected at most {MAX_FINITE_ORDER} 'matrices' "
+                             f"(got {len(generators)}). A few generate the "
+                             f"group, e.g. Group.from_generators([R1, R2])")
         group = cls.__new__(cls)
-        group._setup(name, *_check_orthogonal(matrices))
+        group._setup(name, generators, coarse=error > 1e-12)
         return group
 
     @classmethod
     def wrap(cls, group: Group | str) -> Group:
-        """Returns a :class:`Group` from a group or its name."""
-        return group if isinstance(group, cls) else _named(group)
+        """Returns a :class:`Group` from a group or its name.
+
+        Raises:
+            TypeError: If it is neither.
+            ValueError: If there is no group of this name.
+        """
+        if isinstance(group, cls):
+            return group
+        if not isinstance(group, str):
+            raise TypeError(f"Expected 'group' to be a Group or the name of "
+                            f"one, such as 'SO(2)' (got "
+                            f"{checks.show(group)})")
+        return _named(group)
 
     def _setup(self, name, generators, coarse: bool = False):
         self._generators = np.asarray(generators, dtype=float).reshape(
@@ -280,16 +347,49 @@ class Group:
         """Whether the orthogonal matrix :obj:`R` belongs to the group, up to
         an entry-wise tolerance.
         """
-        g, _ = _check_orthogonal([R])
+        g, _ = read_orthogonal('R', [R])
+        return bool(self._members(g, checks.real('tol', tol, above=0))[0])
+
+    def _members(self, g: np.ndarray, tol: float) -> np.ndarray:
+        """Which orthogonal matrices :math:`[n, 3, 3]` are elements."""
         if self._elements is not None:
-            return bool(_is_in(g, self._elements, 3 * tol)[0])
+            rows = max(1, 2**20 // len(self._elements))
+            parts = [_is_in(g[i:i + rows], self._elements, 3 * tol)
+                     for i in range(0, len(g), rows)]
+            return np.concatenate([np.zeros(0, bool), *parts])
         if self._axis is None:
-            return len(self._cosets) == 2 or np.linalg.det(g[0]) > 0
+            return (len(self._cosets) == 2) | (np.linalg.det(g) > 0)
         classes = self._classes(g).round()
-        off_axis = g[0] @ self._axis - classes[0, 0] * self._axis
-        allowed = self._classes(self._cosets)
-        return bool(np.abs(off_axis).max() < tol
-                    and np.abs(classes - allowed).max(1).min() < tol)
+        off_axis = g @ self._axis - classes[:, :1] * self._axis
+        allowed = self._classes(self._cosets).round()
+        return (np.abs(off_axis).max(1, initial=0) < tol) & (
+            classes[:, None] == allowed).all(2).any(1)
+
+    def read(self, name: str, R) -> Tensor:
+        r"""Elements of the group, given as matrices: what is not one is an
+        error that names the argument.
+
+        Args:
+            name (str): What the argument is called.
+            R (Tensor): One element or any number of them.
+
+        Shapes:
+            - **R** and **output:** :math:`[*, 3, 3]`, float64 on the CPU
+
+        Raises:
+            ValueError: If a matrix does not belong to the group.
+        """
+        R = read_matrices(name, R)
+        flat = R.reshape(-1, 3, 3).numpy()
+        good = self._members(flat, 1e-5)
+        if not good.all():
+            bad = int(np.argmin(good))
+            matrix = [[round(a, 6) for a in row] for row in
+                      flat[bad].tolist()]
+            raise ValueError(f"Expected '{name}' to be elements of {self}, for "
+                             f"which the action is defined (got {matrix} as "
+                             f"number {bad})")
+        return R
 
     def is_subgroup_of(self, other: Group | str) -> bool:
         """Whether every element is also one of the group :obj:`other`."""
@@ -299,18 +399,36 @@ class Group:
         if self.dim == 1 and other.dim == 1 and abs(
                 abs(self._axis @ other._axis) - 1) > 1e-8:
             return False
-        return all(other.contains(g) for g in self._cosets)
+        return bool(other._members(self._cosets, 1e-5).all())
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Group):
             return NotImplemented
-        return self is other or (hash(self) == hash(other)
-                                 and self.is_subgroup_of(other)
-                                 and other.is_subgroup_of(self))
+        # As many elements, all of them in the other group.
+        return self is other or (self.dim == other.dim and
+                                 len(self._cosets) == len(other._cosets) and
+                                 self.is_subgroup_of(other))
+
+    @cached_property
+    def _hash(self) -> int:
+        """From the elements: means of fixed functions over all of them, in
+        coarse steps. (Groups that differ by rounding are equal. Where it
+        carries a mean over a step, which is rare, their hashes differ: a
+        dictionary then holds both.)
+        """
+        cosets = self._cosets
+        if self._axis is not None:  # the axis, up to its sign
+            cosets = np.outer(self._axis, self._axis)[None]
+        elif self.dim == 3:
+            cosets = cosets[:0]
+        wave = np.random.default_rng(0).normal(size=(9, 8))
+        mean = np.cos(cosets.reshape(-1, 9) @ wave + 0.5).sum(0)
+        steps = np.floor(64 * mean / max(1, len(cosets)) + 0.3183).tolist()
+        improper = int((np.linalg.det(self._cosets) < 0).sum())
+        return hash((self.dim, len(self._cosets), improper, *steps))
 
     def __hash__(self) -> int:
-        improper = int((np.linalg.det(self._cosets) < 0).sum())
-        return hash((self.dim, len(self._cosets), improper))
+        return self._hash
 
     def __repr__(self) -> str:
         return f'Group({self.name})'
@@ -328,7 +446,13 @@ class Group:
 
         Shapes:
             - **output:** :math:`[n, 3, 3]`
+
+        Raises:
+            ValueError: If :obj:`n` is negative or above 4,194,304.
         """
+        n = checks.integer('n', n, 0, MAX_SAMPLE)
+        checks.generator('generator', generator)
+        checks.choice('dtype', dtype, checks.FLOATING)
         pick = torch.randint(len(self._cosets), (n, ), generator=generator,
                              device='cpu')
         g = torch.from_numpy(self._cosets)[pick]
@@ -352,7 +476,11 @@ class Group:
 
         Shapes:
             - **output:** :math:`[n, 3, 3]` and :math:`[n]`, float64
+
+        Raises:
+            ValueError: If the degree is negative or above 96.
         """
+        degree = checks.integer('degree', degree, 0, MAX_DESIGN_DEGREE)
         cosets = torch.from_numpy(self._cosets)
         if self.dim == 0:
             g, weight = cosets.clone(), torch.ones(len(cosets),
@@ -372,7 +500,7 @@ class Group:
         return g, weight / weight.sum()
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=256)
 def _named(name: str) -> Group:
     return Group(name)
 

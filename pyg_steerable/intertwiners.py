@@ -8,7 +8,7 @@ the same on every machine and for any choice of generators.
 """
 from __future__ import annotations
 
-from functools import lru_cache
+import math
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from e3nn import o3
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from .cache import remember
 from .fields import FieldType
 from .groups import Group
 from .representations import Representation, rep_degree, rep_matrix
@@ -24,6 +25,9 @@ from .representations import Representation, rep_degree, rep_matrix
 # it is left. Any value below 1 / n finds all; this one is far from the
 # simple fractions that occur, so that rounding cannot change the choice.
 _PIVOT = 7.3e-4
+
+#: The projector of a tensor product is a matrix of this many rows at most.
+MAX_PRODUCT = 2**13
 
 
 def linear_basis(V, W, group: Group | str) -> Tensor:
@@ -75,7 +79,7 @@ def _order(rep) -> tuple:
     return (rep.dim, str(rep))
 
 
-@lru_cache(maxsize=None)
+@remember(megabytes=16)
 def _invariants(reps: tuple, group: Group) -> Tensor:
     # Orthogonal representations are their own duals, so the order of the
     # factors matters for the layout only: compute each set once.
@@ -122,25 +126,35 @@ def _closed_form(reps: tuple, group: Group) -> Tensor:
     return _clean(C * first.sign() / C.norm())[None]
 
 
-@lru_cache(maxsize=None)
-def _first_equal(group: Group) -> Group:
-    """Equal groups may list their elements in different orders: all cached
-    matrices are those of the first one.
-    """
-    return group
+@remember(megabytes=2)
+def _design(group: Group, degree: int) -> tuple[Tensor, Tensor]:
+    """Equal groups may list their elements in different orders."""
+    return group.design(degree)
 
 
-@lru_cache(maxsize=256)
-def _on_design(rep, group: Group, degree: int) -> Tensor:
-    return _matrix(rep, group.design(degree)[0])
+@remember(megabytes=8)
+def _on_design(rep, group: Group, degree: int) -> tuple[Tensor, Tensor]:
+    """The elements of a design, and the matrices of a representation."""
+    g, _ = _design(group, degree)
+    return g, _matrix(rep, g)
 
 
 def _projector(reps: tuple, group: Group) -> Tensor:
     """The Haar average of the tensor product of the representations."""
-    group = _first_equal(group)
+    size = math.prod(rep.dim for rep in reps)
+    if size > MAX_PRODUCT:
+        raise ValueError(f"Expected representations whose dimensions multiply "
+                         f"to {MAX_PRODUCT} at most (got "
+                         f"{' x '.join(str(rep.dim) for rep in reps)} = "
+                         f"{size}). Split them into smaller ones")
     degree = 0 if group.is_finite else sum(_degree(rep) for rep in reps)
-    _, weight = group.design(degree)
-    factors = [_on_design(rep, group, degree) for rep in reps]
+    design, weight = _design(group, degree)
+    factors = []
+    for rep in reps:
+        g, matrix = _on_design(rep, group, degree)
+        # Its design may have been forgotten, and listed anew in another
+        # order, since.
+        factors.append(matrix if g is design else _matrix(rep, design))
     left = weight[:, None, None] * factors[0]
     for factor in factors[1:-1]:
         left = torch.einsum('gab,gcd->gacbd', left, factor)
@@ -170,7 +184,11 @@ def _canonical(P: Tensor, dims: list[int]) -> Tensor:
                 q[at] = row = rest[i] / np.sqrt(rest[i, i])
                 rest -= np.outer(row, row)
                 vectors.append((at[i], q))
-    assert len(vectors) == rank, (len(vectors), rank)
+    if len(vectors) != rank:
+        raise ValueError(f"Expected a group whose 'matrices' are exact enough "
+                         f"to tell its equivariant maps apart (got "
+                         f"{len(vectors)} maps of {rank}). Give generators "
+                         f"in float64")
     basis = np.zeros((rank, len(P)))
     for n, (_, q) in enumerate(sorted(vectors, key=lambda v: v[0])):
         basis[n] = q

@@ -7,10 +7,13 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from . import checks
 from .groups import Group
 
 #: The highest degree of the spherical harmonics at hand (e3nn's limit).
 MAX_DEGREE = 11
+#: The largest representation that is read from matrices.
+MAX_DIM = 256
 
 
 def on_cpu(matrix) -> Tensor:
@@ -20,7 +23,7 @@ def on_cpu(matrix) -> Tensor:
     return torch.as_tensor(matrix, dtype=torch.float64, device='cpu')
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=MAX_DEGREE + 1)
 def _probe(degree: int) -> tuple[Tensor, Tensor]:
     """Points on the sphere and the pseudo-inverse of the harmonics there."""
     n = 4 * degree + 8
@@ -80,7 +83,7 @@ class Representation:
     """
     def __init__(self, group: Group | str, matrices, name: str = 'rho'):
         self.group = Group.wrap(group)
-        self.name = name
+        self.name = checks.text('name', name)
         self.matrices = self._check(matrices)
         self.dim = self.matrices.shape[-1]
         self._irreps, self._map = self._cover()
@@ -92,9 +95,16 @@ class Representation:
 
     def _check(self, matrices) -> Tensor:
         generators = self.group.generators
-        if isinstance(matrices, (list, tuple)):
-            matrices = torch.stack([on_cpu(m) for m in matrices])
-        matrices = on_cpu(matrices)
+        try:
+            if isinstance(matrices, (list, tuple)) and len(matrices):
+                matrices = torch.stack([on_cpu(m) for m in matrices])
+            matrices = on_cpu(matrices)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError,
+                OverflowError) as error:
+            raise TypeError(f"Expected 'matrices' to be a tensor of real "
+                            f"numbers, one matrix for each generator of "
+                            f"{self.group} (got {checks.show(matrices)})"
+                            ) from error
         if (matrices.dim() != 3 or len(matrices) != len(generators)
                 or matrices.shape[1] != matrices.shape[2]
                 or matrices.shape[1] == 0):
@@ -102,6 +112,10 @@ class Representation:
                 f"Expected 'matrices' of shape [{len(generators)}, d, d] with "
                 f"d > 0, one for each generator of {self.group} (got "
                 f"{list(matrices.shape)})")
+        if matrices.shape[1] > MAX_DIM:
+            raise ValueError(f"Expected 'matrices' with d <= {MAX_DIM} (got "
+                             f"d = {matrices.shape[1]}). Split the "
+                             f"representation into smaller ones first")
         eye = torch.eye(matrices.shape[1], dtype=torch.float64, device='cpu')
         deviation = (matrices @ matrices.mT - eye).abs()
         if not (deviation < 1e-6).all():
@@ -149,7 +163,7 @@ class Representation:
         value, vector = torch.linalg.eigh(normal)
         return vector[:, value < 1e-9].T.reshape(-1, d, ir.dim)
 
-    def __call__(self, R: Tensor) -> Tensor:
+    def __call__(self, R) -> Tensor:
         r"""The matrices at elements of G.
 
         Shapes:
@@ -158,11 +172,7 @@ class Representation:
         Raises:
             ValueError: If a matrix does not belong to the group.
         """
-        R = R.to('cpu', torch.float64)
-        for g in R.reshape(-1, 3, 3):
-            if not self.group.contains(g):
-                raise ValueError(f"Expected elements of {self.group}, where "
-                                 f"'{self.name}' is defined (got {g})")
+        R = self.group.read('R', R)
         D = [wigner_D(ir, R) for ir in self._irreps]
         columns = self._map.split([ir.dim for ir in self._irreps], dim=1)
         mapped = torch.cat([A @ D_l for A, D_l in zip(columns, D)], dim=-1)
@@ -175,6 +185,9 @@ class Representation:
         """
         group = Group.wrap(group)
         h = group.elements
+        if len(h) > MAX_DIM:
+            raise ValueError(f"Expected a 'group' of at most {MAX_DIM} "
+                             f"elements (got {group} with {len(h)})")
         moved = torch.einsum('kij,njl->knil', group.generators, h)
         distance = (moved[:, :, None] - h).abs().amax((-1, -2))
         target = distance.argmin(dim=-1)  # g h_n = h_target

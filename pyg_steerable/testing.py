@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,8 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import checks
 from .fields import FieldType
-from .groups import Group
+from .groups import Group, read_matrices
+from .nn import LatticeBlock, LatticeSteerableConv
+from .nn.lattice_block import LatticeDropout, LatticeGate
 
 #: The relative error that passes as rounding.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -28,12 +32,30 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 _NODES, _EDGES = 10, 40
 
 
+class Voxels(NamedTuple):
+    """The type of fields on a grid, [B, d, D, H, W], with axes *(z, y, x)*:
+    only the symmetries of the cube act on them.
+    """
+    field_type: FieldType
+
+    def act(self, x: Tensor, R: Tensor) -> Tensor:
+        """The fields turned, and the grid about its centre."""
+        x = self.field_type.act(x.movedim(1, -1), R).movedim(-1, 1)
+        # Axis a of x, y, z is axis 4 - a of the tensor.
+        source = R.abs().argmax(dim=1).tolist()
+        x = x.permute(0, 1, *(4 - source[2 - k] for k in range(3)))
+        return x.flip([4 - a for a in range(3) if R[a].sum() < 0])
+
+
 class Case(NamedTuple):
-    """A function with inputs, and how these and the outputs transform."""
+    """A function with inputs, and how these and the outputs transform;
+    :obj:`allowed` says which matrices can act on them at all.
+    """
     function: Callable
     inputs: tuple | None
     in_types: tuple
     out_types: tuple
+    allowed: Tensor | None = None
 
 
 def equivariance_error(module: Callable, group: Group | str | None = None, *,
@@ -54,7 +76,9 @@ def equivariance_error(module: Callable, group: Group | str | None = None, *,
 
     Convolutions, kernel bases and field-wise layers of this package know
     their types; for any other callable name them in :obj:`in_types` and
-    :obj:`out_types`. The module is copied first, stays in train or eval mode
+    :obj:`out_types`. Layers of lattices are turned by those elements that are
+    symmetries of their grid, and their kernels, which have the whole group,
+    at random positions. The module is copied first, stays in train or eval mode
     as it is, and draws the same random numbers (dropout) in every call.
 
     Args:
@@ -62,9 +86,10 @@ def equivariance_error(module: Callable, group: Group | str | None = None, *,
         group (Group or str, optional): Where elements come from. A larger
             group than that of the types shows the absence of equivariance.
             (default: the group of the types)
-        in_types (list, optional): For each argument a :class:`FieldType`,
-            :obj:`"pos"` for positions :math:`[N, 3]`, or :obj:`None` for what
-            the group leaves alone, which then needs :obj:`inputs`.
+        in_types (list, optional): For each argument a :class:`FieldType` (or
+            what it is made from, if :obj:`group` is given), :obj:`"pos"` for
+            positions :math:`[N, 3]`, :class:`Voxels`, or :obj:`None` for
+            what the group leaves alone, which then needs :obj:`inputs`.
             (default: those of the module)
         out_types (list, optional): The same for the output, or for each of a
             tuple of outputs. (default: those of the module)
@@ -83,8 +108,10 @@ def equivariance_error(module: Callable, group: Group | str | None = None, *,
         - **output:** a number
 
     Raises:
-        TypeError: If the types of a callable are neither known nor given.
-        ValueError: If inputs are missing for a type :obj:`None`.
+        TypeError: If the types of a callable are neither known nor given, or
+            one of them is no type.
+        ValueError: If inputs are missing for a type :obj:`None`, or no
+            element of the group but the identity can act on a grid.
     """
     return _worst(module, group, in_types, out_types, inputs, elements,
                   num_samples, dtype, seed)[0]
@@ -110,7 +137,10 @@ def assert_equivariant(module: Callable, group: Group | str | None = None, *,
             the tolerance and the group element.
     """
     dtype = dtype or _dtype_of(module, kwargs.get('inputs'))
-    tol = TOLERANCE[dtype] if tol is None else tol
+    checks.choice('dtype', dtype, checks.FLOATING)
+    # Lower precision than float32 passes with 64 roundings.
+    tol = (TOLERANCE.get(dtype, 64 * torch.finfo(dtype).eps) if tol is None
+           else checks.real('tol', tol, 0))
     arguments = {'in_types': None, 'out_types': None, 'inputs': None,
                  'elements': None, 'num_samples': 6, 'seed': 0}
     unknown = set(kwargs) - set(arguments)
@@ -147,14 +177,46 @@ def make_case(module: Callable, in_types=None, out_types=None, inputs=None,
     Raises:
         TypeError: If the types of a callable are neither known nor given.
     """
+    return _cases(module, None, in_types, out_types, inputs, dtype, seed)[0]
+
+
+def _cases(module, group, in_types, out_types, inputs, dtype, seed
+           ) -> list[Case]:
+    if not callable(module):
+        raise TypeError(f"Expected 'module' to be a module or another "
+                        f"callable (got {checks.show(module)})")
     dtype = dtype or _dtype_of(module, inputs)
+    checks.choice('dtype', dtype, checks.FLOATING)
     if isinstance(module, torch.nn.Module):
         module = copy.deepcopy(module).to(dtype)
-    generator = torch.Generator('cpu').manual_seed(seed)
+    generator = torch.Generator('cpu').manual_seed(
+        checks.integer('seed', seed, 0, 2**62))
     if in_types is None or out_types is None:
-        case = _known(module, generator)
+        cases = _known(module, generator)
     else:
-        case = Case(module, None, in_types, out_types)
+        cases = [Case(module, None, in_types, out_types)]
+    in_types = _read_types('in_types', in_types, group)
+    out_types = _read_types('out_types', out_types, group)
+    if in_types or out_types or inputs is not None:
+        cases = cases[:1]
+    return [_filled(case, in_types, out_types, inputs, dtype, generator)
+            for case in cases]
+
+
+def _read_types(name: str, types, group) -> tuple | None:
+    """The types of a user; a group makes any irreps one."""
+    if types is None:
+        return None
+    if isinstance(types, (str, FieldType)) or not isinstance(types, Sequence):
+        raise TypeError(f"Expected '{name}' to be a list with a type for each "
+                        f"argument (got {checks.show(types)})")
+    return tuple(t if t is None or isinstance(t, (FieldType, Voxels))
+                 or isinstance(t, str) and t == 'pos'
+                 else FieldType.wrap(t, group) for t in types)
+
+
+def _filled(case: Case, in_types, out_types, inputs, dtype, generator
+            ) -> Case:
     in_types = tuple(case.in_types if in_types is None else in_types)
     out_types = tuple(case.out_types if out_types is None else out_types)
     inputs = case.inputs if inputs is None else inputs
@@ -166,22 +228,35 @@ def make_case(module: Callable, in_types=None, out_types=None, inputs=None,
     inputs = tuple(
         x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
         for x in inputs)
-    return Case(case.function, inputs, in_types, out_types)
+    return Case(case.function, inputs, in_types, out_types, case.allowed)
 
 
 def _random(kind, generator, rows: int = _NODES) -> Tensor:
     if kind is None:
         raise ValueError("Expected 'inputs' for arguments of type None, "
                          "which the group leaves alone (got none)")
+    if isinstance(kind, Voxels):
+        raise ValueError("Expected 'inputs' for arguments on a grid, whose "
+                         "size is not known (got none)")
     width = kind.dim if isinstance(kind, FieldType) else 3
     return torch.randn(rows, width, generator=generator, device='cpu',
                        dtype=torch.float64)
 
 
-def _known(module, generator) -> Case:
+def _known(module, generator) -> list[Case]:
     """The types that the modules of this package name themselves."""
+    if isinstance(module, LatticeSteerableConv):
+        return [_on_grid(module, module, generator), _kernel(module.kernel)]
+    if isinstance(module, LatticeBlock):
+        return [_on_grid(module, module.conv, generator)]
+    if isinstance(module, (LatticeGate, LatticeDropout)):
+        return [_on_grid(module, None, generator)]
     if hasattr(module, 'edge_type') and hasattr(module, 'node_type'):
-        return _convolution(module, generator)
+        return [_convolution(module, generator)]
+    return [_pointwise(module)]
+
+
+def _pointwise(module) -> Case:
     one = getattr(module, 'field_type', None)
     if hasattr(module, 'attr_type') and one is not None:  # a basis
         vector = FieldType('1o', one.group)
@@ -194,6 +269,49 @@ def _known(module, generator) -> Case:
             f"'in_type' and 'out_type' of its own (got "
             f"{type(module).__name__})")
     return Case(module, None, (in_type, ), (out_type, ))
+
+
+def cube_symmetries() -> Tensor:
+    """The 48 matrices that permute and flip the axes of a grid, float64."""
+    signs = torch.tensor(list(itertools.product([1., -1.], repeat=3)),
+                         dtype=torch.float64, device='cpu')
+    eye = torch.eye(3, dtype=torch.float64, device='cpu')
+    axes = torch.stack([eye[list(order)]
+                        for order in itertools.permutations(range(3))])
+    return (signs[:, None, :, None] * axes).flatten(0, 1)
+
+
+def _on_grid(module, conv, generator) -> Case:
+    """Voxels of a size of which a stride keeps the centre."""
+    one = getattr(module, 'field_type', None)
+    in_type = getattr(module, 'in_type', one)
+    out_type = getattr(module, 'out_type', one)
+    size, allowed = 3, cube_symmetries()
+    if conv is not None:
+        least = conv.kernel_size - 2 * conv.padding
+        size = least + conv.stride * 2
+        while size < conv.kernel_size:
+            size += conv.stride
+        # Axes may change places where their voxels are as far apart.
+        spacing = torch.tensor(conv.spacing[::-1], dtype=torch.float64,
+                               device='cpu')
+        same = (allowed.abs() @ spacing - spacing).abs() < 1e-6 * spacing
+        allowed = allowed[same.all(1)]
+    voxels = torch.randn(1, in_type.dim, size, size, size, device='cpu',
+                         generator=generator, dtype=torch.float64)
+    return Case(module, (voxels, ), (Voxels(in_type), ), (Voxels(out_type), ),
+                allowed)
+
+
+def _kernel(kernel) -> Case:
+    """A kernel at random positions, applied to fields."""
+    def function(x, positions):
+        positions = positions * kernel.basis.radius
+        return (kernel(positions) @ x.unsqueeze(-1)).squeeze(-1)
+
+    vector = FieldType('1o', kernel.in_type.group)
+    return Case(function, None, (kernel.in_type, vector),
+                (kernel.out_type, ))
 
 
 def _convolution(conv, generator) -> Case:
@@ -224,23 +342,26 @@ def _convolution(conv, generator) -> Case:
 
 def _elements(case: Case, group, num_samples: int, seed: int) -> Tensor:
     if group is None:
-        types = [t for t in case.in_types + case.out_types
-                 if isinstance(t, FieldType)]
+        types = [getattr(t, 'field_type', t)
+                 for t in case.in_types + case.out_types]
+        types = [t for t in types if isinstance(t, FieldType)]
         if not types:
             raise TypeError("Expected a 'group' where no FieldType among the "
                             "types names it (got None)")
         group = types[0].group
     group = Group.wrap(group)
-    generator = torch.Generator('cpu').manual_seed(seed + 1)
-    return torch.cat([group.generators, group.components[:8],
-                      group.sample(num_samples, generator=generator)])
+    if case.allowed is None:
+        generator = torch.Generator('cpu').manual_seed(seed + 1)
+        return torch.cat([group.generators, group.components[:8],
+                          group.sample(num_samples, generator=generator)])
+    return case.allowed[[group.contains(R) for R in case.allowed]]
 
 
 def _move(x, kind, R: Tensor, shift: Tensor):
     if kind is None:
         return x
-    if isinstance(kind, FieldType):
-        return kind.transform(x, R)
+    if isinstance(kind, (FieldType, Voxels)):
+        return kind.act(x, R)
     return x @ R.to(x.dtype).T + shift.to(x.dtype)
 
 
@@ -259,10 +380,32 @@ def _relative(difference: Tensor, reference: Tensor) -> Tensor:
 def _worst(module, group, in_types, out_types, inputs, elements, num_samples,
            dtype, seed) -> tuple[float, Tensor]:
     """The largest error, and the element where it occurs."""
-    case = make_case(module, in_types, out_types, inputs, dtype, seed)
-    if elements is None:
-        elements = _elements(case, group, num_samples, seed)
-    elements = elements.reshape(-1, 3, 3)
+    num_samples = checks.integer('num_samples', num_samples, 0, 2**16)
+    if elements is not None:
+        elements = read_matrices('elements', elements).reshape(-1, 3, 3)
+    found = []
+    for case in _cases(module, group, in_types, out_types, inputs, dtype,
+                       seed):
+        here = (_elements(case, group, num_samples, seed)
+                if elements is None else _allowed(case, elements))
+        if len(here):
+            found.append(_worst_of(case, here, seed))
+    if not found or case.allowed is not None and len(here) == 1:
+        raise ValueError(f"Expected elements, besides the identity, that turn "
+                         f"the grid of '{type(module).__name__}' into itself "
+                         f"(got none). Test it with another group")
+    return max(found, key=lambda f: f[0] if f[0] == f[0] else float('inf'))
+
+
+def _allowed(case: Case, elements: Tensor) -> Tensor:
+    if case.allowed is None:
+        return elements
+    distance = (elements[:, None] - case.allowed).abs().amax((-1, -2))
+    return elements[distance.amin(1) < 1e-6]
+
+
+def _worst_of(case: Case, elements: Tensor, seed: int
+              ) -> tuple[float, Tensor]:
     generator = torch.Generator('cpu').manual_seed(seed + 2)
     before, errors = _call(case, case.inputs), []
     if len(before) != len(case.out_types):
@@ -315,13 +458,16 @@ class EquivariantLayerTests:
         outside (str, Group or None): Elements of this group must *not*
             commute with the layer.
         options (dict): Additional arguments of :func:`equivariance_error`,
-            e.g. :obj:`in_types`.
+            e.g. :obj:`in_types`, and :obj:`tol`, the tolerance of the tests
+            in float64.
+        least_outside (float): The least error outside.
         smooth (bool): Whether to compare first derivatives with finite
             differences.
     """
     outside = None
     options: dict = {}
     smooth = True
+    least_outside = 1e-2
 
     def make(self) -> torch.nn.Module:
         """Builds the layer (in float32, torch's default)."""
@@ -347,23 +493,35 @@ class EquivariantLayerTests:
         out = _call(case, case.inputs)
         return torch.cat([o.flatten() for o in out])
 
+    def _options(self, *without: str) -> dict:
+        """Those that one of the tests takes; it sets the dtype itself."""
+        return {k: v for k, v in self.options.items()
+                if k not in ('dtype', *without)}
+
     def test_equivariance_float32(self):
-        assert_equivariant(self._build(), dtype=torch.float32, **self.options)
+        options = self._options('tol')
+        if 'tol' in self.options:  # not tighter than float32 can be
+            options['tol'] = max(self.options['tol'],
+                                 TOLERANCE[torch.float32])
+        assert_equivariant(self._build(), dtype=torch.float32, **options)
 
     def test_equivariance_float64(self):
         # Built in float32: its constants must not be rounded for good.
-        assert_equivariant(self._build().double(), **self.options)
+        assert_equivariant(self._build().double(), **self._options())
 
     def test_equivariance_in_eval_mode(self):
-        assert_equivariant(self._build().double().eval(), **self.options)
+        assert_equivariant(self._build().double().eval(), **self._options())
 
     def test_no_equivariance_outside(self):
         import pytest
         if self.outside is None:
             pytest.skip('equivariant under all of O(3)')
         error = equivariance_error(self._build().double(), self.outside,
-                                   **self.options)
-        assert error > 1e-2
+                                   **self._options('tol'))
+        assert error > self.least_outside, (
+            f'Expected no equivariance under {self.outside}, i.e. an error '
+            f'above {self.least_outside} (got {error:.1e}): the layer is '
+            f'more symmetric than that, or sees nothing')
 
     def test_derivatives(self):
         import pytest
@@ -381,14 +539,17 @@ class EquivariantLayerTests:
             return case.function(*inputs)
 
         moving = [case.inputs[k].clone().requires_grad_() for k in index]
-        assert torch.autograd.gradcheck(function, moving, fast_mode=True)
+        assert torch.autograd.gradcheck(function, moving, fast_mode=True), (
+            'Expected derivatives that agree with finite differences')
 
     def test_copies(self):
         module = self._build()
         expected = self._outputs(module)
-        for other in (copy.deepcopy(module),
-                      pickle.loads(pickle.dumps(module))):
-            assert torch.equal(self._outputs(other), expected)
+        for kind, other in [('deepcopy', copy.deepcopy(module)),
+                            ('pickle', pickle.loads(pickle.dumps(module)))]:
+            error = (self._outputs(other) - expected).abs().max()
+            assert error == 0, (f'Expected the same output of a copy made by '
+                                f'{kind} (got a difference of {error:.1e})')
 
     def test_state_dict(self):
         module = self._build()
@@ -397,11 +558,16 @@ class EquivariantLayerTests:
         file.seek(0)
         other = self._build(seed=1)
         other.load_state_dict(torch.load(file, weights_only=True))
-        assert torch.equal(self._outputs(other), self._outputs(module))
+        error = (self._outputs(other) - self._outputs(module)).abs().max()
+        assert error == 0, (f'Expected the same output with a loaded state '
+                            f'dict (got a difference of {error:.1e})')
 
     def test_float64_stays_float64(self):
         module = self._build().double()
         case = self._case(module)
         with _Dtypes() as dtypes:
             _call(case, case.inputs)
-        assert set(dtypes.seen) == {torch.float64}, dtypes.seen
+        other = {str(dtype): name for dtype, name in dtypes.seen.items()
+                 if dtype != torch.float64}
+        assert not other, (f'Expected float64 throughout (got other numbers '
+                           f'from these operators: {other})')

@@ -317,3 +317,59 @@ def test_swapped_matrices_are_no_representation():
     rho = regular('D3')
     with pytest.raises(ValueError, match='order of the matrices'):
         Representation('D3', rho.matrices.flip(0))
+
+
+# Elements ##################################################################
+
+
+@pytest.mark.parametrize('R, words', [
+    (2 * torch.eye(3), 'orthogonal'),
+    (elements('O(3)', 1)[0], 'elements of'),
+    (torch.full((3, 3), float('nan')), 'orthogonal'),
+    (torch.eye(2), r'\[\*, 3, 3\]'),
+    (torch.eye(3).expand(4, 3, 3), 'one for each row'),
+    (torch.eye(3).bool(), "'R'"),
+    (torch.eye(3, device='meta'), "'R'"),
+    ('C4', "'R'"),
+    (None, "'R'"),
+])
+def test_only_elements_of_the_group_act(R, words):
+    T = FieldType('1x0e + 1x1o', 'C4')
+    with pytest.raises((ValueError, TypeError), match=words):
+        T.transform(torch.randn(5, 4), R)
+
+
+def test_act_turns_irreps_outside_of_the_group_too():
+    T, R = FieldType('1x0e + 1x1o', 'C4'), elements('O(3)', 1)[0]
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert torch.allclose(T.act(x, R), x @ T.matrix(R).T, atol=1e-12)
+    with pytest.raises(ValueError, match='orthogonal'):
+        T.act(x, 2 * R)
+
+
+@pytest.mark.parametrize('make, words', [
+    (lambda: FieldType.sphere(1, 2**31), 'max_degree'),
+    (lambda: FieldType.sphere(2**31, 1), 'channels'),
+    (lambda: FieldType('99999999999x0e'), 'copies|components'),
+    (lambda: FieldType([(1.5, '1o')]), 'copies'),
+    (lambda: FieldType(None), 'irreps'),
+    (lambda: FieldType('1o', ['SO(2)']), "'group'"),
+    (lambda: FieldType('1o', None), "'group'"),
+    (lambda: Group('C' + 5000 * '9'), "'name'"),
+    (lambda: Group('C4', axis=[0, 0, 'z']), "'axis'"),
+    (lambda: Group('SO(3)').sample(-1), "'n'"),
+    (lambda: Group('SO(3)').sample(2**40), "'n'"),
+    (lambda: Group('SO(3)').design(10**6), "'degree'"),
+    (lambda: Group('SO(3)').sample(2, generator=3), "'generator'"),
+    (lambda: Group.from_generators(torch.eye(3).expand(2000, 3, 3)), '2000'),
+    (lambda: Representation.regular('C250xM'), '500'),
+])
+def test_huge_and_odd_arguments(make, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        make()
+
+
+def test_tiny_and_huge_axes():
+    for size in (1e-300, 1e300):
+        assert Group('C4', axis=[0., size, size]) == Group(
+            'C4', axis=[0., 1., 1.])

@@ -55,7 +55,7 @@ def split(group):
 
 def turned(voxels, field_type, R):
     """Fields on a grid, turned about its centre."""
-    voxels = field_type.transform(voxels.movedim(1, -1), R).movedim(-1, 1)
+    voxels = field_type.act(voxels.movedim(1, -1), R).movedim(-1, 1)
     # Axis a of x, y, z is axis 4 - a of the tensor.
     source = R.abs().argmax(dim=1).tolist()  # of each new axis
     voxels = voxels.permute(0, 1, *(4 - source[2 - k] for k in range(3)))

@@ -70,7 +70,7 @@ def build(name, **options):
 
 def turned(voxels, field_type, R):
     """Fields on a grid, turned about its centre."""
-    voxels = field_type.transform(voxels.movedim(1, -1), R).movedim(-1, 1)
+    voxels = field_type.act(voxels.movedim(1, -1), R).movedim(-1, 1)
     # Positions are (x, y, z), the axes of voxels z, y, x.
     P = R.flip(0, 1)
     voxels = voxels.permute(0, 1, *(2 + P.abs().argmax(dim=1)).tolist())
