@@ -22,7 +22,6 @@ from .representations import (
     rep_matrix,
 )
 
-
 #: More components than any layer can map: more likely a mistake.
 MAX_DIM = 2**20
 

@@ -78,8 +78,8 @@ def equivariance_error(module: Callable, group: Group | str | None = None, *,
     their types; for any other callable name them in :obj:`in_types` and
     :obj:`out_types`. Layers of lattices are turned by those elements that are
     symmetries of their grid, and their kernels, which have the whole group,
-    at random positions. The module is copied first, stays in train or eval mode
-    as it is, and draws the same random numbers (dropout) in every call.
+    at random positions. The module is copied first, stays in train or eval
+    mode as it is, and draws the same random numbers (dropout) in every call.
 
     Args:
         module (callable): What to test.

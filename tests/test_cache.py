@@ -29,7 +29,8 @@ def test_hashes_tell_conjugates_apart():
     assert groups[0] != groups[1] and groups[125] != groups[126]
 
 
-@pytest.mark.parametrize('name', ['C4', 'D3', 'O', 'SO(2)xM', 'SO(3)', 'OxInv'])
+@pytest.mark.parametrize('name', ['C4', 'D3', 'O', 'SO(2)xM', 'SO(3)',
+                                  'OxInv'])
 def test_equal_groups_have_equal_hashes(name):
     group = Group(name)
     for seed in range(5):
@@ -67,8 +68,7 @@ def test_oldest_results_are_forgotten():
 
 
 def test_bases_of_many_groups_take_bounded_memory():
-    before = intertwiners._invariants.cache_clear
-    before()
+    intertwiners._invariants.cache_clear()
     for g in conjugates(60):
         field_type = FieldType('1x0e + 1x1o + 1x2e', g)
         Linear(field_type, field_type)

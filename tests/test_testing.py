@@ -39,6 +39,7 @@ def lattice(group, **options):
     {'root_weight': True}])
 @pytest.mark.parametrize('group', ['SO(3)', 'O(3)', 'SO(2)xM', 'C3', '1'])
 def test_lattice_layers(group, options):
+    torch.manual_seed(0)
     conv = lattice(group, **options)
     assert_equivariant(conv)
     if group != 'O(3)':
