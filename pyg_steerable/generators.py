@@ -77,8 +77,9 @@ def named_generators(name: str) -> list[np.ndarray]:
         if found is None:
             raise ValueError(
                 f"Expected 'name' to be one of {', '.join(NAMES)} with "
-                f"n <= {MAX_FINITE_ORDER // 4} (got {checks.show(name)}). For "
-                f"any other group use 'Group.from_generators(matrices, name=...)'")
+                f"n <= {MAX_FINITE_ORDER // 4} (got {checks.show(name)}). "
+                f"For any other group use 'Group.from_generators(matrices, "
+                f"name=...)'")
         generators += found
     return generators
 

@@ -31,7 +31,7 @@ def read_orthogonal(name: str, matrices, what: str = 'matrix'
     """The nearest orthogonal matrices, :math:`[n, 3, 3]` float64, and how
     far the given ones are from them.
     """
-    array = _as_array(name, matrices)
+    array = read_array(name, matrices)
     if array.size == 0:
         return np.zeros((0, 3, 3)), 0.
     if array.ndim != 3 or array.shape[1:] != (3, 3):
@@ -56,7 +56,7 @@ def read_matrices(name: str, R) -> Tensor:
     Shapes:
         - **R** and **output:** :math:`[*, 3, 3]`, float64 on the CPU
     """
-    array = _as_array(name, R)
+    array = read_array(name, R)
     if array.ndim < 2 or array.shape[-2:] != (3, 3):
         raise ValueError(f"Expected '{name}' of shape [*, 3, 3] (got "
                          f"{list(array.shape)})")
@@ -64,8 +64,8 @@ def read_matrices(name: str, R) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _as_array(name: str, matrices) -> np.ndarray:
-    """Matrices of a user as a NumPy array."""
+def read_array(name: str, matrices) -> np.ndarray:
+    """Matrices of a user as a NumPy array in float64."""
     def plain(m):
         if not isinstance(m, Tensor):
             return m
@@ -81,8 +81,8 @@ def _as_array(name: str, matrices) -> np.ndarray:
             raise TypeError(f'numbers of type {array.dtype}')
         return array.astype(float)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"Expected '{name}' to be a list of real 3x3 "
-                        f"matrices (got {checks.show(matrices)})"
+        raise TypeError(f"Expected '{name}' to be a list of real matrices, "
+                        f"3x3 for elements (got {checks.show(matrices)})"
                         ) from error
 
 
@@ -347,8 +347,12 @@ class Group:
         """Whether the orthogonal matrix :obj:`R` belongs to the group, up to
         an entry-wise tolerance.
         """
-        g, _ = read_orthogonal('R', [R])
-        return bool(self._members(g, checks.real('tol', tol, above=0))[0])
+        tol = checks.real('tol', tol, above=0)
+        R = read_matrices('R', R)
+        if R.dim() != 2:
+            raise ValueError(f"Expected 'R' of shape [3, 3] (got "
+                             f"{list(R.shape)})")
+        return bool(self._members(R[None].numpy(), tol)[0])
 
     def _members(self, g: np.ndarray, tol: float) -> np.ndarray:
         """Which orthogonal matrices :math:`[n, 3, 3]` are elements."""
@@ -386,9 +390,9 @@ class Group:
             bad = int(np.argmin(good))
             matrix = [[round(a, 6) for a in row] for row in
                       flat[bad].tolist()]
-            raise ValueError(f"Expected '{name}' to be elements of {self}, for "
-                             f"which the action is defined (got {matrix} as "
-                             f"number {bad})")
+            raise ValueError(f"Expected '{name}' to be elements of {self}, "
+                             f"for which the action is defined (got {matrix} "
+                             f"as number {bad})")
         return R
 
     def is_subgroup_of(self, other: Group | str) -> bool:

@@ -8,7 +8,7 @@ from e3nn import o3
 from torch import Tensor
 
 from . import checks
-from .groups import Group
+from .groups import Group, read_array
 
 #: The highest degree of the spherical harmonics at hand (e3nn's limit).
 MAX_DEGREE = 11
@@ -95,16 +95,7 @@ class Representation:
 
     def _check(self, matrices) -> Tensor:
         generators = self.group.generators
-        try:
-            if isinstance(matrices, (list, tuple)) and len(matrices):
-                matrices = torch.stack([on_cpu(m) for m in matrices])
-            matrices = on_cpu(matrices)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError,
-                OverflowError) as error:
-            raise TypeError(f"Expected 'matrices' to be a tensor of real "
-                            f"numbers, one matrix for each generator of "
-                            f"{self.group} (got {checks.show(matrices)})"
-                            ) from error
+        matrices = torch.from_numpy(read_array('matrices', matrices))
         if (matrices.dim() != 3 or len(matrices) != len(generators)
                 or matrices.shape[1] != matrices.shape[2]
                 or matrices.shape[1] == 0):

@@ -136,8 +136,7 @@ def assert_equivariant(module: Callable, group: Group | str | None = None, *,
         AssertionError: If the error is larger (or not a number). States it,
             the tolerance and the group element.
     """
-    dtype = dtype or _dtype_of(module, kwargs.get('inputs'))
-    checks.choice('dtype', dtype, checks.FLOATING)
+    dtype = _dtype_of(module, kwargs.get('inputs'), dtype)
     # Lower precision than float32 passes with 64 roundings.
     tol = (TOLERANCE.get(dtype, 64 * torch.finfo(dtype).eps) if tol is None
            else checks.real('tol', tol, 0))
@@ -160,7 +159,9 @@ def assert_equivariant(module: Callable, group: Group | str | None = None, *,
 # Cases #####################################################################
 
 
-def _dtype_of(module, inputs=None) -> torch.dtype:
+def _dtype_of(module, inputs=None, dtype=None) -> torch.dtype:
+    if dtype is not None:
+        return checks.choice('dtype', dtype, checks.FLOATING)
     tensors = list(inputs or [])
     if isinstance(module, torch.nn.Module):
         tensors = [*module.parameters(), *module.buffers(), *tensors]
@@ -185,8 +186,10 @@ def _cases(module, group, in_types, out_types, inputs, dtype, seed
     if not callable(module):
         raise TypeError(f"Expected 'module' to be a module or another "
                         f"callable (got {checks.show(module)})")
-    dtype = dtype or _dtype_of(module, inputs)
-    checks.choice('dtype', dtype, checks.FLOATING)
+    if inputs is not None and not isinstance(inputs, (list, tuple)):
+        raise TypeError(f"Expected 'inputs' to be a list of arguments (got "
+                        f"{checks.show(inputs)})")
+    dtype = _dtype_of(module, inputs, dtype)
     if isinstance(module, torch.nn.Module):
         module = copy.deepcopy(module).to(dtype)
     generator = torch.Generator('cpu').manual_seed(
