@@ -137,3 +137,12 @@ def writing(path: str) -> Iterator[str]:
     finally:
         if osp.exists(part):
             os.remove(part)
+
+
+@contextmanager
+def locked(root: str) -> Iterator[None]:
+    """Waits until no other process fills this folder."""
+    from filelock import FileLock  # torch brings it
+    os.makedirs(root, exist_ok=True)
+    with FileLock(osp.join(root, '.lock')):
+        yield

@@ -195,8 +195,8 @@ def _read(path: str, skipped: Counter[str]) -> _Protein:
     path = _files.existing('paths', path, 'PDB or mmCIF files')
     count: Counter[str] = Counter()  # of this file, if all goes well
     with _files.reading(path, 'a complete PDB or mmCIF file'):
-        structure = _structure(path, gemmi)
-        _rename(structure, gemmi)
+        structure, elements = _structure(path, gemmi)
+        _rename(structure, elements, gemmi)
         structure.setup_entities()
         structure.remove_alternative_conformations()
         structure.remove_ligands_and_waters()
@@ -209,8 +209,10 @@ def _read(path: str, skipped: Counter[str]) -> _Protein:
     return protein
 
 
-def _structure(path: str, gemmi: Any) -> Any:
-    """What is in a file, where only ASCII matters."""
+def _structure(path: str, gemmi: Any) -> tuple[Any, bool]:
+    """What is in a file, where only ASCII matters, and whether it says
+    which elements there are.
+    """
     name = path.lower().removesuffix('.gz')
     if not name.endswith(('.pdb', '.ent', '.cif', '.mmcif')):
         raise ValueError("a name that ends in none of '.pdb', '.ent', "
@@ -219,24 +221,28 @@ def _structure(path: str, gemmi: Any) -> Any:
     text = _files.read_text(path)
     if '\0' in text:
         raise ValueError('null characters')
-    if is_pdb:
-        _check_columns(text)
+    elements = _check_columns(text) if is_pdb else True
     kind = gemmi.CoorFormat.Pdb if is_pdb else gemmi.CoorFormat.Mmcif
     return gemmi.read_structure_string(text.encode('ascii', 'replace'),
-                                       format=kind)
+                                       format=kind), elements
 
 
-def _check_columns(text: str) -> None:
-    """In PDB files gemmi takes what is no number for zero."""
+def _check_columns(text: str) -> bool:
+    """In PDB files gemmi takes what is no number for zero, and guesses
+    elements that are not there.
+    """
+    elements = False
     for number, line in enumerate(text.split('\n'), 1):
         if line.startswith(('ATOM', 'HETATM')):
             try:
                 [float(line[i:i + 8]) for i in (30, 38, 46)]
             except ValueError as error:
                 raise ValueError(f'line {number}: {error}') from None
+            elements = elements or bool(line[76:78].strip())
+    return elements
 
 
-def _rename(structure: Any, gemmi: Any) -> None:
+def _rename(structure: Any, elements: bool, gemmi: Any) -> None:
     """Gives all that is known the names of PDB version 3, before gemmi
     tells proteins from ligands; :obj:`flag` says which protonation it is.
     """
@@ -249,15 +255,15 @@ def _rename(structure: Any, gemmi: Any) -> None:
             residue.name = _residues.parent(name)
             residue.flag = chr(1 + _KNOWN.index(name))
             for atom in residue:
-                # Elements are guessed from columns, where there are none.
                 old, atom.name = atom.name, _residues.atom_name(
                     atom.name, residue.name)
                 if atom.name in TEMPLATES[residue.name] or (
                         atom.name == 'OXT'):
                     atom.element = gemmi.Element(atom.name[0])
-                elif atom.name[0] == 'H' and not atom.is_hydrogen():
+                elif atom.name[:1] == 'H' and not (
+                        elements and atom.is_hydrogen()):
                     atom.element = gemmi.Element(
-                        'D' if 'D' in old[:2] else 'H')
+                        old.lstrip('0123456789').upper()[0])
 
 
 def _protein(residues, count: Counter[str]) -> _Protein:
