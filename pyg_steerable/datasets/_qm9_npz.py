@@ -160,7 +160,7 @@ def _check_atoms(arrays: Arrays, name: str) -> None:
               f"{arrays['z'][where]} in molecule {mol[where]} "
               f"(id {arrays['id'][mol[where]]})",
               'remove molecules with other elements')
-    finite = (np.abs(arrays['pos']) <= _FAR).all(axis=1)
+    finite = (np.abs(arrays['pos'].astype(np.float64)) <= _FAR).all(axis=1)
     if not finite.all():
         where = int(np.argmin(finite))
         _fail(name, 'pos', 'finite positions in Angstrom',
@@ -204,7 +204,7 @@ def _check_molecules(arrays: Arrays, name: str) -> None:
               f'smallest {ids[0]}, largest {ids[-1]}',
               'keep each molecule once')
     for key in _TARGETS:
-        finite = np.abs(arrays[key]) <= _LARGE
+        finite = np.abs(arrays[key].astype(np.float64)) <= _LARGE
         if not finite.all():
             where = int(np.argmin(finite))
             _fail(name, key, 'finite values',

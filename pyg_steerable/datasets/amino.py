@@ -120,9 +120,10 @@ class AminoAcidEnvironments(Dataset):
         self.protein = torch.arange(len(sizes)).repeat_interleave(sizes)
         self._start = sizes.cumsum(0) - sizes
         if not len(self.protein):
-            raise ValueError(f'Expected at least one residue to classify '
-                             f'(got none in {len(paths)} files, skipped: '
-                             f'{dict(self.skipped)})')
+            names = ', '.join(paths[:3]) + ', ...' * (len(paths) > 3)
+            raise ValueError(f'Expected at least one residue to classify in '
+                             f"'paths' (got none in {len(paths)} files, "
+                             f'{names}; skipped: {dict(self.skipped)})')
 
     @property
     def label(self) -> Tensor:

@@ -188,7 +188,7 @@ def _check(arrays: Arrays) -> None:
                          f"rising numbers from 0 to less than {n} (got "
                          f"{checks.show(starts.tolist())})")
     used = _used(arrays)
-    bad = (~(np.abs(positions) <= _FAR).all(-1) & used).any(1)
+    bad = (~(np.abs(positions.astype(np.float64)) <= _FAR).all(-1) & used).any(1)
     if bad.any():
         raise ValueError(f"Expected 'positions' up to {_FAR:g} (got nan "
                          f"or others in domain {int(bad.argmax())})")
