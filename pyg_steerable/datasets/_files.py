@@ -101,7 +101,7 @@ def read_text(path: str) -> str:
         if codec:
             raise
         text = data.decode('latin-1')
-    return _NEWLINE.sub('\n', text)
+    return _NEWLINE.sub('\n', text.lstrip('\ufeff'))
 
 
 def component(name: str, value: Any) -> str:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,11 +26,13 @@ def transform(value: Any) -> Callable | None:
 
 def sequence(name: str, value: Any) -> list:
     """A list or something else to go through, but no string."""
-    if isinstance(value, (str, bytes, dict)) or not isinstance(
-            value, Iterable):
+    try:
+        if isinstance(value, (str, bytes, dict)):
+            raise TypeError
+        return list(value)
+    except Exception as error:  # of tensors without dimensions, too
         raise TypeError(f"Expected '{name}' to be a list (got "
-                        f"{checks.show(value)})")
-    return list(value)
+                        f"{checks.show(value)})") from error
 
 
 def names(name: str, value: Any) -> list[str]:

@@ -65,7 +65,7 @@ class CathDomains(Dataset):
         self.atom_types = _items.names('atom_types', atom_types)
         self.classes = _items.names('classes', classes)
         for place, types in zip(self.pos, self.kind):
-            checks.positions('pos', place)
+            checks.has_values('pos', checks.positions('pos', place), 'x')
             checks.indices('kind', types, len(self.atom_types), len(place),
                            f'[{len(place)}] like its positions')
         self.label = _items.labels('label', label, len(self.pos),
@@ -188,7 +188,8 @@ def _check(arrays: Arrays) -> None:
                          f"rising numbers from 0 to less than {n} (got "
                          f"{checks.show(starts.tolist())})")
     used = _used(arrays)
-    bad = (~(np.abs(positions.astype(np.float64)) <= _FAR).all(-1) & used).any(1)
+    near = np.abs(positions.astype(np.float64)) <= _FAR
+    bad = (~near.all(-1) & used).any(1)
     if bad.any():
         raise ValueError(f"Expected 'positions' up to {_FAR:g} (got nan "
                          f"or others in domain {int(bad.argmax())})")

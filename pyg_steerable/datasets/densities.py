@@ -12,6 +12,8 @@ from pyg_steerable.datasets.voxels import VoxelData
 
 #: Atoms to spread at once: bounds the memory.
 _AT_ONCE = 1024
+#: Widths from it to its inverse, and from it times the distance of voxels.
+_SMALL = 1e-9
 
 
 def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
@@ -83,15 +85,17 @@ def _line(p: Tensor, size: int, spacing: float, sigma: float) -> Tensor:
     """The shares of all voxels along one axis, [N, S]."""
     place = torch.arange(size, dtype=p.dtype, device=p.device)
     far = (p - (place - (size - 1) / 2) * spacing).square()
-    if sigma == 0:
+    if sigma < _SMALL * spacing:
         return torch.zeros_like(far).scatter_(1, far.argmin(1, True), 1.)
+    far = far - far.amin(1, keepdim=True)  # or all might be infinite
     return (far / (-2 * sigma**2)).softmax(1)
 
 
 def _check_grid(size, spacing, sigma) -> tuple[int, float, float]:
     size = checks.integer('size', size, 1, 1024)
-    spacing = checks.positive('spacing', spacing)
-    sigma = spacing / 2 if sigma is None else checks.real('sigma', sigma, 0.)
+    spacing = checks.real('spacing', spacing, _SMALL, 1 / _SMALL)
+    sigma = spacing / 2 if sigma is None else checks.real('sigma', sigma, 0.,
+                                                          1 / _SMALL)
     return size, spacing, sigma
 
 

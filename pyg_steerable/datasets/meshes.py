@@ -89,7 +89,11 @@ def _off(lines: Iterable[str]) -> Mesh:
         if number < num_pos:
             pos.extend(_corner(row[:3]))
         else:  # colours may follow
-            faces.add([int(word) for word in row[1:1 + int(row[0])]])
+            size = int(row[0])
+            if size >= len(row):
+                raise ValueError(f'a face of {size} corners with '
+                                 f'{len(row) - 1}')
+            faces.add([int(word) for word in row[1:1 + size]])
     if len(pos) != 3 * num_pos or len(faces.size) != num_faces:
         raise ValueError(f'{len(pos) // 3} corners and {len(faces.size)} '
                          f'faces, not {num_pos} and {num_faces}')

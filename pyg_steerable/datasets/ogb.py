@@ -44,8 +44,9 @@ class OGBFeatures(BaseTransform):
         z, edge_index, edge_attr = _items.attributes(
             data, 'z', 'edge_index', 'edge_attr')
         checks.indices('z', z, 119)
+        checks.tensor('edge_index', edge_index, checks.INTEGERS)
         checks.tensor('edge_attr', edge_attr)
-        checks.shaped('edge_attr', edge_attr, (edge_index.shape[-1], 4),
+        checks.shaped('edge_attr', edge_attr, (edge_index.shape[-1:].numel(), 4),
                       '[2b, 4], bond types as one-hot vectors')
         if 'charge' in data:
             checks.tensor('charge', data.charge, checks.INTEGERS)
@@ -91,7 +92,7 @@ def ring_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
     checks.tensor('edge_index', edge_index, checks.INTEGERS)
     checks.shaped('edge_index', edge_index, (2, None), '[2, e]')
     checks.has_values('edge_index', edge_index, 'which edges are on cycles')
-    checks.indices('edge_index', edge_index.flatten(), num_nodes)
+    checks.indices('edge_index', edge_index.flatten().cpu(), num_nodes)
     row, col = edge_index
     lap = torch.zeros(num_nodes, num_nodes, dtype=torch.float64,
                       device=row.device)

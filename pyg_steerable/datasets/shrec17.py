@@ -139,10 +139,12 @@ class MeshToVoxels(BaseTransform):
 
     def forward(self, data: Data) -> VoxelData:
         pos, face = _items.attributes(data, 'pos', 'face')
-        checks.finite('pos', checks.positions('pos', pos), 'corner')
+        checks.has_values('pos', checks.positions('pos', pos), 'the surface')
+        checks.finite('pos', pos, 'corner')
         checks.tensor('face', face, checks.INTEGERS)
         checks.shaped('face', face, (3, None), '[3, F]')
-        checks.indices('face', face.flatten(), len(pos))
+        checks.has_values('face', face, 'the surface')
+        checks.indices('face', face.flatten().cpu(), len(pos))
         fine = 2 * self.size
         corners = pos.double().cpu()[face.long().cpu()]  # [3, F, 3]
         a, b, c = corners

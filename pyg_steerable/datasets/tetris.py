@@ -100,7 +100,8 @@ def _rotations(copies: int, group: Group | str, seed: int
     copies = checks.integer('copies', copies)
     _items.bounded('rotations', len(TETRIS), copies, 9)
     seed = checks.integer('seed', seed, -2**63, 2**63 - 1)
-    group = Group.wrap(group)
+    if not isinstance(group, Group):
+        group = Group.wrap(checks.text('group', group))
     if not group.is_subgroup_of('SO(3)'):
         raise ValueError(f"Expected a 'group' of rotations (got {group}): a "
                          f"reflection turns 'chiral_1' into 'chiral_2'")

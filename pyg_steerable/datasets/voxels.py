@@ -182,12 +182,14 @@ def rotate_voxels(voxels: Tensor, R, order: int = 3) -> Tensor:
     if np.allclose(pull, pull.round(), atol=1e-6):
         return _turned(voxels, pull.round())
     centre = (np.array(shape[-3:]) - 1) / 2
+    if not voxels.numel():
+        return voxels.clone()
     grids = voxels.detach().reshape(-1, *shape[-3:]).cpu()
     dtype = voxels.dtype if voxels.is_floating_point() else torch.float32
     grids = grids.to(torch.promote_types(dtype, torch.float32))
     out = [affine_transform(grid, pull, centre - pull @ centre, order=order)
-           for grid in grids.numpy()] if grids.numel() else grids.numpy()
-    return torch.from_numpy(np.array(out)).view(shape).to(voxels.device,
+           for grid in grids.numpy()]
+    return torch.from_numpy(np.stack(out)).view(shape).to(voxels.device,
                                                           dtype)
 
 
@@ -195,7 +197,7 @@ def _matrix(R) -> np.ndarray:
     """An orthogonal matrix from whatever holds one."""
     try:
         R = R.detach().cpu() if isinstance(R, torch.Tensor) else R
-        R = np.asarray(R, dtype=np.float64)
+        R = np.asarray(R).astype(np.float64, casting='same_kind')
     except Exception as error:
         raise TypeError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
                         f"(got {checks.show(R)})") from error
