@@ -341,7 +341,7 @@ def test_pyg_source_has_aromatic_bonds(tmp_path, monkeypatch):
             writer.write(kekulised(data))
     rows = [','.join(['x', *map(str, range(19))])] * (len(small) + 1)
     (tmp_path / 'raw' / 'gdb9.sdf.csv').write_text('\n'.join([*rows, '']))
-    (tmp_path / 'raw' / 'uncharacterized.txt').write_text(11 * '\n')
+    (tmp_path / 'raw' / 'uncharacterized.txt').write_text(10 * '\n')
     dataset = load_qm9('pyg', root=tmp_path)
     aromatic = 0
     for got, want in zip(dataset, small, strict=True):

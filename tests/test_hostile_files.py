@@ -268,6 +268,26 @@ def test_lists(tmp_path):
             Shrec17Meshes(tmp_path)
 
 
+@pytest.mark.usefixtures('little')
+def test_a_residue_with_too_many_atoms(tmp_path):
+    pytest.importorskip('gemmi')
+    rows = (f'ATOM  {0:5d} H{np.base_repr(i, 36):0>3} ALA A   1    '
+            f'{i % 90:8.3f}{i % 70:8.3f}{0:8.3f}  1.00  0.00\n'
+            for i in range(20000))
+    (tmp_path / 'p.pdb').write_text(''.join(rows))
+    refused(tmp_path / 'p.pdb', AminoAcidEnvironments, 'in one residue')
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'latin-1'])
+def test_lists_of_other_programs(tmp_path, encoding):
+    fuzz_files._shrec(tmp_path / 'train.csv')
+    text = '\r\n'.join(['id;x,id,synsetId', 'Grüße,000001,ä',
+                        '"a, b",000002,b', ''])
+    (tmp_path / 'train.csv').write_bytes(text.encode(encoding))
+    data = Shrec17Meshes(tmp_path)
+    assert data.classes == ['b', 'ä'] and data.label.tolist() == [1, 0]
+
+
 # Meshes ######################################################################
 
 CORNERS = [[x, y, z] for x in (0., 4.) for y in (0., 2.) for z in (0., 1.)]
@@ -346,6 +366,14 @@ def test_faces_have_no_holes():
     exact = torch.nn.functional.avg_pool3d(fine[None], 2)
     assert (voxels - exact).abs().sum() < 0.15 * exact.sum()
     assert (voxels[exact == 1] > 0).all()
+
+
+def test_packed_meshes(tmp_path):
+    fuzz_files._obj(tmp_path / 'm.obj')
+    data = (tmp_path / 'm.obj').read_bytes()
+    (tmp_path / 'm.OBJ.gz').write_bytes(gzip.compress(data))
+    one, two = (load_mesh(tmp_path / n) for n in ('m.obj', 'm.OBJ.gz'))
+    assert torch.equal(one.pos, two.pos) and torch.equal(one.face, two.face)
 
 
 # Names #######################################################################

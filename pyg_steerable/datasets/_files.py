@@ -15,7 +15,7 @@ from typing import Any
 from pyg_steerable import checks
 
 #: What is packed may unpack to so many bytes in any case,
-SMALL = 2**26
+SMALL = 2**25
 #: and to so many times the size of its file.
 RATIO = 100
 _NEWLINE = re.compile(r'\r\n|\r|\n')
@@ -118,7 +118,8 @@ def inside(root: str, name: str) -> str:
     """The path of a file in a folder; no link may lead out of it."""
     path = osp.join(root, name)
     home = osp.realpath(root)
-    if osp.commonpath([home, osp.realpath(path)]) != home:
+    if osp.islink(path) and osp.commonpath([home, osp.realpath(path)]
+                                           ) != home:
         raise ValueError(f"{path}: expected a file inside of '{root}' (got a "
                          f"link that leads out of it). Fix: copy the file")
     return path

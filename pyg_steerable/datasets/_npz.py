@@ -45,7 +45,7 @@ def load_npz(path: str, keys: Sequence[str]) -> Arrays:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or of another kind, holds objects,
             is encrypted, or unpacks to more than a hundred times its size
-            (and 64 MiB).
+            (and 32 MiB).
     """
     path = _files.existing('path', path, 'an .npz file')
     with _files.reading(

@@ -27,6 +27,8 @@ from pyg_steerable.datasets.qm9 import Split
 
 #: The largest coordinate in Angstrom; what is larger is no protein.
 _FAR = 1e6
+#: Of one residue, with alternative positions.
+_MOST_ATOMS = 1000
 _KNOWN = [*TEMPLATES, *PROTONATION]
 
 
@@ -199,8 +201,12 @@ def _read(path: str, skipped: Counter[str]) -> _Protein:
         structure, elements = _structure(path, gemmi)
         _rename(structure, elements, gemmi)
         structure.setup_entities()
-        structure.remove_alternative_conformations()
         structure.remove_ligands_and_waters()
+        most = max((len(residue) for model in structure for chain in model
+                    for residue in chain), default=0)
+        if most > _MOST_ATOMS:  # gemmi compares all with all
+            raise ValueError(f'{most} atoms in one residue')
+        structure.remove_alternative_conformations()
         residues = [residue for model in list(structure)[:1]
                     for chain in model for residue in chain]
         if not any(len(residue) for residue in residues):

@@ -24,6 +24,7 @@ def load_mesh(path: str) -> Data:
       backwards from the last corner *so far*
     * ``.off``: ``OFF``, the numbers of corners, faces and edges (also on the
       first line, ``OFF8 6 12`` as in ModelNet), then the lists
+    * both also with ``.gz``
 
     Args:
         path (str): The file.
@@ -38,7 +39,7 @@ def load_mesh(path: str) -> Data:
     """
     path = _files.existing('path', path, 'an .obj or .off file')
     with _files.reading(path, 'a complete mesh'):
-        kind = osp.splitext(path)[1].lower()
+        kind = osp.splitext(path.lower().removesuffix('.gz'))[1]
         if kind not in _READERS:
             raise ValueError(f'a name that ends in none of {list(_READERS)}')
         pos, face = _READERS[kind](io.StringIO(_files.read_text(path)))

@@ -26,6 +26,10 @@ class OGBFeatures(BaseTransform):
     :obj:`x_ogb` long ``[n, 9]`` is for ``ogb.graphproppred.mol_encoder.
     AtomEncoder``, :obj:`edge_attr_ogb` long ``[2b, 3]`` for ``BondEncoder``.
 
+    Aromatic bonds are those of :obj:`edge_attr`. Graphs of
+    :func:`~pyg_steerable.datasets.load_qm9` have them from every source;
+    those of PyG's own ``QM9``, where it was read with RDKit, have none.
+
     Derived: atomic number, degree (with hydrogens), number of hydrogen
     neighbours, aromatic, in a ring; bond type. Formal charge, if the graph
     has :obj:`charge` (the sample and :obj:`'qm9pack'` do).
@@ -45,8 +49,9 @@ class OGBFeatures(BaseTransform):
             data, 'z', 'edge_index', 'edge_attr')
         checks.indices('z', z, 119)
         checks.tensor('edge_index', edge_index, checks.INTEGERS)
+        checks.shaped('edge_index', edge_index, (2, None), '[2, 2b]')
         checks.tensor('edge_attr', edge_attr)
-        checks.shaped('edge_attr', edge_attr, (edge_index.shape[-1:].numel(), 4),
+        checks.shaped('edge_attr', edge_attr, (edge_index.shape[1], 4),
                       '[2b, 4], bond types as one-hot vectors')
         if 'charge' in data:
             checks.tensor('charge', data.charge, checks.INTEGERS)
