@@ -229,9 +229,11 @@ def _structure(path: str, gemmi: Any) -> tuple[Any, bool]:
     if '\0' in text:
         raise ValueError('null characters')
     elements = _check_columns(text) if is_pdb else True
-    kind = gemmi.CoorFormat.Pdb if is_pdb else gemmi.CoorFormat.Mmcif
-    return gemmi.read_structure_string(text.encode('ascii', 'replace'),
-                                       format=kind), elements
+    data = text.encode('ascii', 'replace')
+    structure = gemmi.read_pdb_string(data) if is_pdb else \
+        gemmi.make_structure_from_block(gemmi.cif.read_string(data)[0])
+    structure.merge_chain_parts()
+    return structure, elements
 
 
 def _check_columns(text: str) -> bool:
