@@ -50,7 +50,6 @@ BAD = {
     'minus': -torch.ones(4).long(), 'far': torch.full((4, ), 2**40),
     'data': Data(), 'large numbers': torch.full((4, 3), 1e30),
 }
-BAD = {key: value for key, value in BAD.items()}
 
 voxels = torch.rand(2, 1, 3, 3, 3)
 atoms = Data(pos=torch.rand(4, 3), x=torch.rand(4, 2))
