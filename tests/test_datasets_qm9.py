@@ -302,6 +302,67 @@ def test_pyg_source(tmp_path):
             assert torch.equal(got[key], want[key]), key
 
 
+def kekulised(data):
+    """An RDKit molecule with single and double bonds only."""
+    from rdkit import Chem
+    kinds = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE,
+             Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
+    mol, conformer = Chem.RWMol(), Chem.Conformer(data.num_nodes)
+    for i, (z, charge) in enumerate(zip(data.z.tolist(),
+                                        data.charge.tolist())):
+        atom = Chem.Atom(z)
+        atom.SetFormalCharge(charge)
+        atom.SetNoImplicit(True)
+        mol.AddAtom(atom)
+        conformer.SetAtomPosition(i, data.pos[i].tolist())
+    for (i, j), k in zip(data.edge_index.T.tolist(),
+                         data.edge_attr.argmax(1).tolist()):
+        if i < j:
+            mol.AddBond(i, j, kinds[k])
+            if k == 3:
+                mol.GetBondBetweenAtoms(i, j).SetIsAromatic(True)
+                for a in (i, j):
+                    mol.GetAtomWithIdx(a).SetIsAromatic(True)
+    mol.AddConformer(conformer)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    mol.SetProp('_Name', f'gdb {int(data.idx) + 1}')
+    return mol
+
+
+@needs_rdkit
+def test_pyg_source_has_aromatic_bonds(tmp_path, monkeypatch):
+    """PyG reads the SDF file as it is, with single and double bonds."""
+    from rdkit import Chem
+    small = load_qm9(limit=300, seed=7)
+    (tmp_path / 'raw').mkdir()
+    with Chem.SDWriter(str(tmp_path / 'raw' / 'gdb9.sdf')) as writer:
+        writer.SetKekulize(False)
+        for data in small:
+            writer.write(kekulised(data))
+    rows = [','.join(['x', *map(str, range(19))])] * (len(small) + 1)
+    (tmp_path / 'raw' / 'gdb9.sdf.csv').write_text('\n'.join([*rows, '']))
+    (tmp_path / 'raw' / 'uncharacterized.txt').write_text(10 * '\n')
+    dataset = load_qm9('pyg', root=tmp_path)
+    aromatic = 0
+    for got, want in zip(dataset, small, strict=True):
+        assert torch.equal(got.edge_index, want.edge_index)
+        assert torch.equal(got.edge_attr, want.edge_attr)
+        a, b = OGBFeatures()(got), OGBFeatures()(want)
+        assert torch.equal(a.x_ogb[:, [0, 2, 4, 7, 8]],
+                           b.x_ogb[:, [0, 2, 4, 7, 8]])
+        aromatic += int(a.x_ogb[:, 7].sum())
+    assert aromatic > 50
+    # They are found once, and again if the molecules are others.
+    from pyg_steerable.datasets import _qm9_pyg
+    monkeypatch.setattr(_qm9_pyg, 'find_spec', lambda name: None)
+    assert torch.equal(load_qm9('pyg', root=tmp_path)._data.edge_attr,
+                       torch.cat([data.edge_attr for data in small]))
+    _npz.save_npz(str(tmp_path / 'aromatic.npz'), {
+        'aromatic': np.ones(3), 'stamp': np.zeros(2)})
+    with pytest.raises(ImportError, match='pip install rdkit'):
+        load_qm9('pyg', root=tmp_path)
+
+
 ROW = {
     'Index': '3', 'Elements': "['O','H','H']",
     'XYZ_Ang': '[[-0.0343604951,0.9775395708,0.0076015923],[0.0647664923,'
@@ -500,7 +561,7 @@ def test_split_is_disjoint_and_reproducible(n):
 
 @pytest.mark.parametrize('n', [0, 9, 100., True])
 def test_split_bad(n):
-    with pytest.raises(ValueError, match='len'):
+    with pytest.raises(ValueError, match="'n'"):
         split_qm9(n)
 
 

@@ -5,6 +5,7 @@ from pyg_steerable.datasets.densities import (
     GaussianDensities,
     gaussian_densities,
 )
+from pyg_steerable.datasets.meshes import load_mesh
 from pyg_steerable.datasets.ogb import OGBFeatures
 from pyg_steerable.datasets.points import (
     PointClouds,
@@ -56,6 +57,7 @@ __all__ = classes = [
     'gaussian_densities',
     'generate_shapes',
     'load_cath',
+    'load_mesh',
     'load_points',
     'load_qm9',
     'load_voxels',

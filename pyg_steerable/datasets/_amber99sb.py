@@ -1,6 +1,7 @@
 """Partial charges of proteins in the force field AMBER99SB, which are those
 of AMBER94 (`doi:10.1021/ja00124a002 <https://doi.org/10.1021/ja00124a002>`_),
-for the twenty amino acids inside a chain; HIS has its hydrogen at NE2.
+for the twenty amino acids inside a chain, HIS with its hydrogen at NE2, and
+for what AMBER calls HID, HIP, CYX, CYM, ASH, GLH and LYN.
 """
 from __future__ import annotations
 
@@ -91,9 +92,35 @@ _CHARGES = {
 }
 AMINO_ACIDS = tuple(_CHARGES)
 
-#: Atoms at the ends of a chain. Not their charges in the force field, which
-#: differ by residue: with these an end has the right charge in all.
-ENDS = {'OXT': -1., 'H2': 0.5, 'H3': 0.5}
+# The same residues with more or fewer protons.
+_PROTONATION = {
+    'HID':
+        'N -.4157 H .2719, CA .0188 HA .0881, CB -.0462 HB2 .0402 HB3 .0402, '
+        'CG -.0266, ND1 -.3811 HD1 .3649, CE1 .2057 HE1 .1392, NE2 -.5727, '
+        'CD2 .1292 HD2 .1147, C .5973, O -.5679',
+    'HIP':
+        'N -.3479 H .2747, CA -.1354 HA .1212, CB -.0414 HB2 .0810 HB3 '
+        '.0810, CG -.0012, ND1 -.1513 HD1 .3866, CE1 -.0170 HE1 .2681, NE2 '
+        '-.1718 HE2 .3911, CD2 -.1141 HD2 .2317, C .7341, O -.5894',
+    'CYX':
+        'N -.4157 H .2719, CA .0429 HA .0766, CB -.0790 HB2 .0910 HB3 .0910, '
+        'SG -.1081, C .5973, O -.5679',
+    'CYM':
+        'N -.4157 H .2719, CA -.0351 HA .0508, CB -.2413 HB2 .1122 HB3 '
+        '.1122, SG -.8844, C .5973, O -.5679',
+    'ASH':
+        'N -.4157 H .2719, CA .0341 HA .0864, CB -.0316 HB2 .0488 HB3 .0488, '
+        'CG .6462, OD1 -.5554, OD2 -.6376 HD2 .4747, C .5973, O -.5679',
+    'GLH':
+        'N -.4157 H .2719, CA .0145 HA .0779, CB -.0071 HB2 .0256 HB3 .0256, '
+        'CG -.0174 HG2 .0430 HG3 .0430, CD .6801, OE1 -.5838, OE2 -.6511 HE2 '
+        '.4641, C .5973, O -.5679',
+    'LYN':
+        'N -.4157 H .2719, CA -.07206 HA .0994, CB -.04845 HB2 .0340 HB3 '
+        '.0340, CG .06612 HG2 .01041 HG3 .01041, CD -.03768 HD2 .01155 HD3 '
+        '.01155, CE .32604 HE2 -.03358 HE3 -.03358, NZ -1.03581 HZ2 .38604 '
+        'HZ3 .38604, C .5973, O -.5679',
+}
 
 
 class HeavyAtom(NamedTuple):
@@ -114,3 +141,10 @@ def _read(text: str) -> dict[str, HeavyAtom]:
 
 #: The heavy atoms of each amino acid, by name.
 TEMPLATES = {name: _read(text) for name, text in _CHARGES.items()}
+
+#: The same with other protonation, by the names that AMBER has for them.
+PROTONATION = {name: _read(text) for name, text in _PROTONATION.items()}
+
+#: The amino acid that each of these is.
+PARENT = {'HID': 'HIS', 'HIP': 'HIS', 'CYX': 'CYS', 'CYM': 'CYS',
+          'ASH': 'ASP', 'GLH': 'GLU', 'LYN': 'LYS'}

@@ -12,6 +12,7 @@ Optional: ``A B C`` [GHz] per molecule and ``charge`` (formal) per atom.
 """
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_steerable.datasets import _files
 from pyg_steerable.datasets._npz import Arrays, load_npz
 
 HARTREE = 27.211386246  # eV, the value that PyG's QM9 uses
@@ -47,6 +49,8 @@ COLUMNS = {
     'C': 1.0,
 }
 ELEMENTS = (1, 6, 7, 8, 9)
+#: Limits far beyond QM9: atoms of a molecule, coordinates, properties.
+_MOST_ATOMS, _FAR, _LARGE = 2**12, 1e6, 1e30
 _STRUCTURE = ('id', 'num_atoms', 'num_bonds', 'z', 'pos', 'bond', 'bond_type')
 _OPTIONAL = ('A', 'B', 'C', 'charge')
 _TARGETS = tuple(key for key in COLUMNS if key not in _OPTIONAL)
@@ -64,8 +68,16 @@ def read_npz(path: str) -> Arrays:
         ValueError: If the file is damaged, or its content breaks the layout.
     """
     arrays = load_npz(path, (*_KEYS, *_OPTIONAL))
-    check_arrays(arrays, path)
+    with _files.reading(os.fspath(path), 'molecules of QM9'):
+        check_arrays(arrays, os.fspath(path))
     return arrays
+
+
+def read_collated(path: str) -> tuple[Data, dict[str, Tensor]]:
+    """The same as :meth:`collate` makes of it."""
+    arrays = read_npz(path)
+    with _files.reading(os.fspath(path), 'molecules of QM9'):
+        return collate(arrays)
 
 
 def check_arrays(arrays: Arrays, name: str) -> None:
@@ -82,6 +94,7 @@ def check_arrays(arrays: Arrays, name: str) -> None:
             f'Fix: write these arrays; the layout is described in '
             f'pyg_steerable/datasets/_qm9_npz.py')
     _check_shapes(arrays, name)
+    _check_numbers(arrays, name)
     _check_atoms(arrays, name)
     _check_bonds(arrays, name)
     _check_molecules(arrays, name)
@@ -105,10 +118,12 @@ def _check_shapes(arrays: Arrays, name: str) -> None:
         if key in arrays and arrays[key].shape != (mols, ):
             _fail(name, key, f"shape ({mols},) like 'id'",
                   f'shape {arrays[key].shape}', 'one value per molecule')
-    for key, low in (('num_atoms', 1), ('num_bonds', 0)):
-        if arrays[key].min() < low:
-            where = int(arrays[key].argmin())
-            _fail(name, key, f'counts >= {low}',
+    for key, low, most in (('num_atoms', 1, _MOST_ATOMS),
+                           ('num_bonds', 0, _MOST_ATOMS**2)):
+        bad = (arrays[key] < low) | (arrays[key] > most)
+        if bad.any():
+            where = int(bad.argmax())
+            _fail(name, key, f'counts from {low} to {most}',
                   f'{arrays[key][where]} for molecule {where}',
                   'correct or remove that molecule')
     atoms = int(arrays['num_atoms'].sum(dtype=np.int64))
@@ -129,6 +144,13 @@ def _expect_shape(arrays: Arrays, name: str, key: str,
               f"make '{key}' and '{counts}' agree")
 
 
+def _check_numbers(arrays: Arrays, name: str) -> None:
+    for key in ('pos', *_TARGETS, *_OPTIONAL):
+        if key in arrays and arrays[key].dtype.kind not in 'iuf':
+            _fail(name, key, 'numbers', f'dtype {arrays[key].dtype}',
+                  'store it with a number type')
+
+
 def _check_atoms(arrays: Arrays, name: str) -> None:
     mol = np.repeat(np.arange(len(arrays['id'])), arrays['num_atoms'])
     known = np.isin(arrays['z'], ELEMENTS)
@@ -138,7 +160,7 @@ def _check_atoms(arrays: Arrays, name: str) -> None:
               f"{arrays['z'][where]} in molecule {mol[where]} "
               f"(id {arrays['id'][mol[where]]})",
               'remove molecules with other elements')
-    finite = np.isfinite(arrays['pos']).all(axis=1)
+    finite = (np.abs(arrays['pos'].astype(np.float64)) <= _FAR).all(axis=1)
     if not finite.all():
         where = int(np.argmin(finite))
         _fail(name, 'pos', 'finite positions in Angstrom',
@@ -176,12 +198,13 @@ def _check_bonds(arrays: Arrays, name: str) -> None:
 
 def _check_molecules(arrays: Arrays, name: str) -> None:
     ids, count = np.unique(arrays['id'], return_counts=True)
-    if count.max() > 1 or ids[0] < 1:
+    if count.max() > 1 or ids[0] < 1 or ids[-1] >= 2**31:
         _fail(name, 'id', 'distinct QM9 numbers >= 1',
               f'{ids[count.argmax()]} {count.max()} times, '
-              f'smallest {ids[0]}', 'keep each molecule once')
+              f'smallest {ids[0]}, largest {ids[-1]}',
+              'keep each molecule once')
     for key in _TARGETS:
-        finite = np.isfinite(arrays[key])
+        finite = np.abs(arrays[key].astype(np.float64)) <= _LARGE
         if not finite.all():
             where = int(np.argmin(finite))
             _fail(name, key, 'finite values',

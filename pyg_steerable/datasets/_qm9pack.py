@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyg_steerable.datasets import _files
+
 Arrays = dict[str, NDArray[Any]]
 
 _FILES = ('qm9_part1.csv', 'qm9_part2.csv', 'qm9_part3.csv')
@@ -37,6 +39,9 @@ _COLUMNS = {
     'C': ('RotC_GHz', np.float32),
 }
 
+_FIX = 'pip install --force-reinstall qm9pack==1.0.3'
+#: QM9 has no more, and no coordinate as large [Angstrom].
+_MOST_ATOMS, _FAR = 29, 1e3
 _NUMBERS = {'H': 1, 'C': 6, 'N': 7, 'O': 8, 'F': 9}
 
 # Energies of the free atoms in Hartree, same level of theory
@@ -81,24 +86,43 @@ def read_tables(folder: str) -> list[dict[str, str]]:
         if not osp.isfile(path):
             raise ValueError(
                 f'Expected the table {name} in {folder} (found '
-                f'{sorted(os.listdir(folder))}). Fix: pip install '
-                f'--force-reinstall qm9pack==1.0.3')
-        with open(path, newline='') as f:
-            rows.extend(csv.DictReader(f))
+                f'{sorted(os.listdir(folder))}). Fix: {_FIX}')
+        with _files.reading(path, 'a table of qm9pack', _FIX):
+            lines = _files.read_text(path).split('\n')
+            for row in csv.DictReader(lines):
+                if not 0 < int(row['Index']) < 2**31:
+                    raise ValueError(f"the 'Index' {row['Index']}")
+                rows.append({**row, 'file': path})
     rows.sort(key=lambda row: int(row['Index']))
     return rows
 
 
 def parse_molecule(row: dict[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return atomic numbers ``[n]`` and float64 positions ``[n, 3]``."""
+    name = f'qm9pack molecule {row["Index"]}'
     symbols = row['Elements'].translate(_STRIP).split(',')
     pos = np.array(row['XYZ_Ang'].translate(_STRIP).split(','), float)
+    if len(symbols) > _MOST_ATOMS or set(symbols) - _NUMBERS.keys():
+        raise ValueError(f'{name}: expected at most {_MOST_ATOMS} atoms of '
+                         f'{list(_NUMBERS)} (got {len(symbols)}, '
+                         f'{sorted(set(symbols))[:9]}). Fix: {_FIX}')
     z = np.array([_NUMBERS[s] for s in symbols], np.uint8)
     if pos.size != 3 * z.size:
-        raise ValueError(f'qm9pack molecule {row["Index"]}: expected '
-                         f'{3 * z.size} coordinates for {z.size} atoms (got '
-                         f'{pos.size}). Fix: reinstall qm9pack==1.0.3')
+        raise ValueError(f'{name}: expected {3 * z.size} coordinates for '
+                         f'{z.size} atoms (got {pos.size}). Fix: {_FIX}')
+    if not (np.abs(pos) < _FAR).all():
+        raise ValueError(f'{name}: expected coordinates in Angstrom (got '
+                         f'{np.abs(pos).max()}). Fix: {_FIX}')
     return z, pos.reshape(-1, 3)
+
+
+def parse_properties(row: dict[str, str]) -> list[float]:
+    """Return the numbers of :obj:`_COLUMNS`, all of them finite."""
+    values = [float(row[column]) for column, _ in _COLUMNS.values()]
+    if not (np.abs(values) < 1e30).all():
+        raise ValueError(f'qm9pack molecule {row["Index"]}: expected finite '
+                         f'properties (got {values}). Fix: {_FIX}')
+    return values
 
 
 _STRIP = str.maketrans('', '', '[]\'" ')
@@ -176,12 +200,15 @@ def build_arrays(rows: Sequence[dict[str, str]],
     kept, lost, parts = [], [], []
     with _quiet_rdkit():
         for row in _bar(rows, progress):
-            z, pos = parse_molecule(row)
-            found = find_bonds(z, pos)
+            with _files.reading(row.get('file', 'qm9pack'), f"molecule "
+                                f"{row.get('Index')} of QM9", _FIX):
+                z, pos = parse_molecule(row)
+                values = parse_properties(row)
+                found = find_bonds(z, pos)
             if found is None:
                 lost.append(int(row['Index']))
                 continue
-            kept.append(row)
+            kept.append((int(row['Index']), values))
             parts.append((z, pos, *found))
     if lost:
         warnings.warn(
@@ -190,12 +217,13 @@ def build_arrays(rows: Sequence[dict[str, str]],
     return _join(kept, parts)
 
 
-def _join(rows: Sequence[dict[str, str]], parts: Sequence[Any]) -> Arrays:
+def _join(rows: Sequence[tuple[int, list[float]]], parts: Sequence[Any]
+          ) -> Arrays:
     if not parts:
         raise ValueError('Expected at least one molecule with bonds (got 0)')
     z, pos, bond, bond_type, charge = zip(*parts, strict=True)
     out: Arrays = {
-        'id': np.array([int(r['Index']) for r in rows], np.int32),
+        'id': np.array([number for number, _ in rows], np.int32),
         'num_atoms': np.array([len(a) for a in z], np.int32),
         'num_bonds': np.array([len(b) for b in bond], np.int32),
         'z': np.concatenate(z),
@@ -204,8 +232,10 @@ def _join(rows: Sequence[dict[str, str]], parts: Sequence[Any]) -> Arrays:
         'bond_type': np.concatenate(bond_type),
         'charge': np.concatenate(charge),
     }
-    for key, (column, dtype) in _COLUMNS.items():
-        out[key] = np.array([float(r[column]) for r in rows], dtype)
+    columns = zip(*(values for _, values in rows), strict=True)
+    for (key, (_, dtype)), values in zip(_COLUMNS.items(), columns,
+                                         strict=True):
+        out[key] = np.array(values, dtype)
     add_atomisation(out)
     return out
 

@@ -5,10 +5,7 @@ gemmi, which is only needed here.
 """
 from __future__ import annotations
 
-import gzip
 import os
-import os.path as osp
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +16,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from pyg_steerable.datasets._amber99sb import AMINO_ACIDS, ENDS, TEMPLATES
+from pyg_steerable import checks
+from pyg_steerable.datasets import _files, _items, _residues
+from pyg_steerable.datasets._amber99sb import (
+    AMINO_ACIDS,
+    PROTONATION,
+    TEMPLATES,
+)
 from pyg_steerable.datasets.qm9 import Split
 
-_HYDROGEN = 1.00794  # its mass
+#: The largest coordinate in Angstrom; what is larger is no protein.
+_FAR = 1e6
+#: Of one residue, with alternative positions.
+_MOST_ATOMS = 1000
+_KNOWN = [*TEMPLATES, *PROTONATION]
 
 
 class _Protein(NamedTuple):
@@ -58,8 +65,12 @@ class AminoAcidEnvironments(Dataset):
 
     Of each file, the first model and the first of alternative positions are
     read, without water and ligands. Hydrogens that a file lacks give their
-    mass and charge to the atom that bears them. What cannot be used is
-    counted in :obj:`skipped`:
+    mass and charge to the atom that bears them. Names may be those of PDB
+    (versions 2 and 3), AMBER, CHARMM or GROMACS: ``HID``, ``HSD`` and their
+    like are the amino acid that they are, as protonated as the name or the
+    hydrogens say (a ``CYS`` has its hydrogen, only a ``CYX`` has none), and
+    deuterium has its own mass. What cannot be used is counted in
+    :obj:`skipped`:
 
     * ``'unknown residues'``: none of the twenty amino acids; no item, but
       part of the surroundings of others
@@ -89,18 +100,16 @@ class AminoAcidEnvironments(Dataset):
 
     def __init__(self, paths: Sequence[str], radius: float = 12.,
                  on_error: str = 'error', transform: Callable | None = None):
-        if on_error not in ('error', 'skip'):
-            raise ValueError(f"Expected 'on_error' to be 'error' or 'skip' "
-                             f"(got {on_error!r})")
-        if not 0 < radius < float('inf'):
-            raise ValueError(f"Expected 'radius' to be a positive number "
-                             f"(got {radius})")
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-        self.radius, self.transform = radius, transform
+        checks.choice('on_error', on_error, ('error', 'skip'))
+        self.radius = checks.positive('radius', radius)
+        self.transform = _items.transform(transform)
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else \
+            _items.sequence('paths', paths)
+        paths = [_files.folder('paths', path) for path in paths]
         self.skipped: Counter[str] = Counter()
         self.errors: dict[str, str] = {}
         self.proteins: list[_Protein] = []
-        for path in map(os.fspath, paths):
+        for path in paths:
             try:
                 self.proteins.append(_read(path, self.skipped))
             except ValueError as error:
@@ -113,9 +122,10 @@ class AminoAcidEnvironments(Dataset):
         self.protein = torch.arange(len(sizes)).repeat_interleave(sizes)
         self._start = sizes.cumsum(0) - sizes
         if not len(self.protein):
-            raise ValueError(f'Expected at least one residue to classify '
-                             f'(got none in {len(paths)} files, skipped: '
-                             f'{dict(self.skipped)})')
+            names = ', '.join(paths[:3]) + ', ...' * (len(paths) > 3)
+            raise ValueError(f'Expected at least one residue to classify in '
+                             f"'paths' (got none in {len(paths)} files, "
+                             f'{names}; skipped: {dict(self.skipped)})')
 
     @property
     def label(self) -> Tensor:
@@ -130,9 +140,9 @@ class AminoAcidEnvironments(Dataset):
         return len(self.protein)
 
     def __getitem__(self, i: int) -> Data:
+        i = _items.index(i, len(self))
         number = self.protein[i]
-        p, k = self.proteins[number], range(len(self))[i] - int(
-            self._start[number])
+        p, k = self.proteins[number], i - int(self._start[number])
         pos = p.pos - p.centre[k]
         near = (pos.norm(dim=-1) <= self.radius) & (p.residue != p.own[k])
         data = Data(x=p.x[near], pos=pos[near] @ p.frame[k].T,
@@ -153,7 +163,9 @@ class AminoAcidEnvironments(Dataset):
         """
         n = len(self.proteins)
         test = -(-n // 4)
-        if num_valid < 0 or n - test - num_valid < 1:
+        seed = checks.integer('seed', seed, 0, 2**32 - 1)
+        num_valid = checks.integer('num_valid', num_valid, 0)
+        if n - test - num_valid < 1:
             raise ValueError(f"Expected 'num_valid' to leave proteins for "
                              f"training (got {num_valid}, with {test} of "
                              f"{n} for testing)")
@@ -183,72 +195,126 @@ def _gemmi() -> Any:
 def _read(path: str, skipped: Counter[str]) -> _Protein:
     """The protein in a file. Damage is a ValueError with the file's name."""
     gemmi = _gemmi()
-    if not osp.isfile(path):
-        raise FileNotFoundError(f"Expected a PDB or mmCIF file (got "
-                                f"'{path}', which does not exist)")
-    try:
-        _check_columns(path)
-        structure = gemmi.read_structure(path)
+    path = _files.existing('paths', path, 'PDB or mmCIF files')
+    count: Counter[str] = Counter()  # of this file, if all goes well
+    with _files.reading(path, 'a complete PDB or mmCIF file'):
+        structure, elements = _structure(path, gemmi)
+        _rename(structure, elements, gemmi)
         structure.setup_entities()
-        structure.remove_alternative_conformations()
         structure.remove_ligands_and_waters()
+        most = max((len(residue) for model in structure for chain in model
+                    for residue in chain), default=0)
+        if most > _MOST_ATOMS:  # gemmi compares all with all
+            raise ValueError(f'{most} atoms in one residue')
+        structure.remove_alternative_conformations()
         residues = [residue for model in list(structure)[:1]
                     for chain in model for residue in chain]
         if not any(len(residue) for residue in residues):
             raise ValueError('no residues of a protein')
-        count: Counter[str] = Counter()  # of this file, if all goes well
         protein = _protein(residues, count)
-    except (RuntimeError, ValueError, OSError, EOFError,
-            zlib.error) as error:
-        raise ValueError(f'{path}: expected a complete PDB or mmCIF file '
-                         f'(got {type(error).__name__}: {error})') from error
     skipped.update(count)
     return protein
 
 
-def _check_columns(path: str) -> None:
-    """In PDB files gemmi takes what is no number for zero."""
-    name = path.removesuffix('.gz')
-    if not name.lower().endswith(('.pdb', '.ent')):
-        return
-    with (open if name == path else gzip.open)(path, 'rt') as lines:
-        for number, line in enumerate(lines, 1):
-            if line.startswith(('ATOM', 'HETATM')):
-                try:
-                    [float(line[i:i + 8]) for i in (30, 38, 46)]
-                except ValueError as error:
-                    raise ValueError(f'line {number}: {error}') from None
+def _structure(path: str, gemmi: Any) -> tuple[Any, bool]:
+    """What is in a file, where only ASCII matters, and whether it says
+    which elements there are.
+    """
+    name = path.lower().removesuffix('.gz')
+    if not name.endswith(('.pdb', '.ent', '.cif', '.mmcif')):
+        raise ValueError("a name that ends in none of '.pdb', '.ent', "
+                         "'.cif', '.mmcif'")
+    is_pdb = name.endswith(('.pdb', '.ent'))
+    text = _files.read_text(path)
+    if '\0' in text:
+        raise ValueError('null characters')
+    elements = _check_columns(text) if is_pdb else True
+    data = text.encode('ascii', 'replace')
+    structure = gemmi.read_pdb_string(data) if is_pdb else \
+        gemmi.make_structure_from_block(gemmi.cif.read_string(data)[0])
+    structure.merge_chain_parts()
+    return structure, elements
+
+
+def _check_columns(text: str) -> bool:
+    """In PDB files gemmi takes what is no number for zero, and guesses
+    elements that are not there.
+    """
+    elements = False
+    for number, line in enumerate(text.split('\n'), 1):
+        if line.startswith(('ATOM', 'HETATM')):
+            try:
+                [float(line[i:i + 8]) for i in (30, 38, 46)]
+            except ValueError as error:
+                raise ValueError(f'line {number}: {error}') from None
+            elements = elements or bool(line[76:78].strip())
+    return elements
+
+
+def _rename(structure: Any, elements: bool, gemmi: Any) -> None:
+    """Gives all that is known the names of PDB version 3, before gemmi
+    tells proteins from ligands; :obj:`flag` says which protonation it is.
+    """
+    for model in list(structure)[:1]:
+        for residue in (residue for chain in model for residue in chain):
+            name = _residues.find(residue.name, gemmi)
+            if name is None:
+                residue.flag = '\0'
+                continue
+            residue.name = _residues.parent(name)
+            residue.flag = chr(1 + _KNOWN.index(name))
+            for atom in residue:
+                old, atom.name = atom.name, _residues.atom_name(
+                    atom.name, residue.name)
+                if atom.name in TEMPLATES[residue.name] or (
+                        atom.name == 'OXT'):
+                    atom.element = gemmi.Element(atom.name[0])
+                elif atom.name[:1] == 'H' and not (
+                        elements and atom.is_hydrogen()):
+                    atom.element = gemmi.Element(
+                        old.lstrip('0123456789').upper()[0])
 
 
 def _protein(residues, count: Counter[str]) -> _Protein:
     pos, x, numbers, own, backbone, label = [], [], [], [], [], []
     for number, residue in enumerate(residues):
-        place = {}
-        atoms = [a for a in residue if a.element.atomic_number]
+        atoms = [_residues.Atom(a.name, a.pos.tolist(), a.element.weight,
+                                a.is_hydrogen())
+                 for a in residue if a.element.atomic_number]
         if len(atoms) < len(residue):
             count['atoms of unknown element'] += len(residue) - len(atoms)
-        for atom, feature in zip(atoms, _features(residue.name, atoms,
-                                                  count)):
-            place[atom.name] = atom.pos.tolist()
-            pos.append(place[atom.name])
-            x.append(feature)
-            numbers.append(number)
-        if residue.name not in TEMPLATES:
+        if residue.flag == '\0':
             count['unknown residues'] += 1
-        elif not place.keys() >= {'N', 'CA', 'C'}:
-            count['residues without backbone'] += 1
+            found = [(atom.mass, 0.) for atom in atoms]
+            unknown = len(atoms)
         else:
-            own.append(number)
-            backbone.append([place[name] for name in ('N', 'CA', 'C')])
-            label.append(AMINO_ACIDS.index(residue.name))
-    if not np.isfinite(pos).all():
-        raise ValueError('positions that are no numbers')
+            # A name twice is an atom twice: one that is hydrogen and
+            # deuterium, or under its names in two schemes.
+            place = {atom.name: atom for atom in reversed(atoms)}
+            atoms = [atom for atom in atoms if place[atom.name] is atom]
+            found, unknown = _residues.features(
+                _KNOWN[ord(residue.flag) - 1], atoms)
+            if place.keys() >= {'N', 'CA', 'C'}:
+                own.append(number)
+                backbone.append([place[n].pos for n in ('N', 'CA', 'C')])
+                label.append(AMINO_ACIDS.index(residue.name))
+            else:
+                count['residues without backbone'] += 1
+        if unknown:
+            count['atoms without charge'] += unknown
+        pos += [atom.pos for atom in atoms]
+        x += found
+        numbers += len(atoms) * [number]
+    place = np.asarray(pos)
+    if not (np.abs(place) <= _FAR).all():
+        raise ValueError(f'positions that are no numbers from {-_FAR:.0f} to '
+                         f'{_FAR:.0f}')
     N, CA, C = torch.tensor(backbone, dtype=torch.float64).view(
         len(own), 3, 3).unbind(1)
     frame, good = _frames(C - CA, N - CA)
     if not good.all():
         count['residues without backbone'] += int((~good).sum())
-    return _Protein(torch.tensor(pos).view(-1, 3),
+    return _Protein(torch.from_numpy(place).float().view(-1, 3),
                     torch.tensor(x).view(-1, 2), torch.tensor(numbers),
                     CA[good].float(), frame[good].float(),
                     torch.tensor(own).long()[good],
@@ -261,25 +327,3 @@ def _frames(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     good = c.norm(dim=-1) > 1e-3
     axes = torch.stack([a, torch.linalg.cross(c, a), c], 1)
     return axes / axes.norm(dim=-1, keepdim=True), good
-
-
-def _features(residue: str, atoms, count: Counter[str]
-              ) -> list[tuple[float, float]]:
-    """The mass and the charge of each atom of a residue."""
-    template = TEMPLATES.get(residue, {})
-    there = {atom.name for atom in atoms}
-    charges = dict(ENDS)
-    for heavy in template.values():
-        charges.update(heavy.hydrogens)
-    features = []
-    for atom in atoms:
-        mass, charge = atom.element.weight, charges.get(atom.name, 0.)
-        if atom.name in template:
-            heavy = template[atom.name]
-            missing = heavy.hydrogens.keys() - there
-            mass += len(missing) * _HYDROGEN
-            charge = heavy.charge + sum(heavy.hydrogens[h] for h in missing)
-        elif atom.name not in charges:
-            count['atoms without charge'] += 1
-        features.append((mass, charge))
-    return features

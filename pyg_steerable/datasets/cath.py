@@ -13,6 +13,7 @@ their splits. ``res_indices`` is not needed.
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -21,10 +22,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _files, _items
 from pyg_steerable.datasets._npz import Arrays, load_npz
 
 #: The published use of the ten splits.
 SPLITS = {'train': range(7), 'valid': range(7, 8), 'test': range(8, 10)}
+#: The largest coordinate in Angstrom; what is larger is no protein.
+_FAR = 1e6
+_MOST_TYPES = 1024
 _KEYS = ('n_atoms', 'positions', 'atom_types', 'labels',
          'split_start_indices')
 
@@ -42,19 +48,37 @@ class CathDomains(Dataset):
         classes (list[str]): The names of the classes.
         transform (callable, optional): Applied at every access.
             (default: :obj:`None`)
+
+    Raises:
+        ValueError: If shapes do not fit, or an atom or a domain is of no
+            type or class.
     """
     def __init__(self, pos: list[Tensor], kind: list[Tensor], label: Tensor,
                  atom_types: list[str], classes: list[str],
                  transform: Callable | None = None):
-        self.pos, self.kind, self.label = pos, kind, label
-        self.atom_types, self.classes = atom_types, classes
-        self.transform = transform
+        self.pos = _items.sequence('pos', pos)
+        self.kind = _items.sequence('kind', kind)
+        if len(self.kind) != len(self.pos):
+            raise ValueError(f"Expected 'kind' for each of the "
+                             f"{len(self.pos)} domains of 'pos' (got "
+                             f"{len(self.kind)})")
+        self.atom_types = _items.names('atom_types', atom_types)
+        self.classes = _items.names('classes', classes)
+        for place, types in zip(self.pos, self.kind):
+            checks.has_values('pos', checks.positions('pos', place), 'x')
+            checks.indices('kind', types, len(self.atom_types), len(place),
+                           f'[{len(place)}] like its positions')
+        self.label = _items.labels('label', label, len(self.pos),
+                                   self.classes)
+        self.transform = _items.transform(transform)
 
     def __len__(self) -> int:
         return len(self.pos)
 
     def __getitem__(self, i: int) -> Data:
-        x = torch.eye(len(self.atom_types))[self.kind[i]]
+        i = _items.index(i, len(self))
+        x = torch.nn.functional.one_hot(self.kind[i].long(),
+                                        len(self.atom_types)).float()
         data = Data(x=x, pos=self.pos[i].clone(),
                     y=self.label[i:i + 1].clone())
         return data if self.transform is None else self.transform(data)
@@ -94,20 +118,23 @@ def load_cath(path: str, split: str = 'train',
         ValueError: If it is damaged, lacks an array, or the arrays do not
             fit.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Expected 'split' to be one of {list(SPLITS)} (got "
-                         f"{split!r})")
+    checks.choice('split', split, list(SPLITS))
     arrays = load_npz(path, _KEYS)
-    try:
+    with _files.reading(os.fspath(path), 'domains of CATH'):
         _check(arrays)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
+        return _domains(arrays, split, transform)
+
+
+def _domains(arrays: Arrays, split: str, transform: Callable | None
+             ) -> CathDomains:
     # Classes and types are numbered over the whole file, not the split.
     codes, label = np.unique(arrays['labels'].reshape(
         len(arrays['labels']), -1), axis=0, return_inverse=True)
     used = _used(arrays)
-    names, kind = np.unique(arrays['atom_types'].astype(str)[used],
-                            return_inverse=True)
+    names, kind = np.unique(arrays['atom_types'][used], return_inverse=True)
+    if len(names) > _MOST_TYPES:
+        raise ValueError(f"Expected at most {_MOST_TYPES} types of atoms in "
+                         f"'atom_types' (got {len(names)})")
     counts = used.sum(1).tolist()
     pos = torch.from_numpy(arrays['positions'][used].astype(np.float32))
     pos, kind = pos.split(counts), torch.from_numpy(kind).split(counts)
@@ -116,7 +143,7 @@ def load_cath(path: str, split: str = 'train',
     here = slice(starts[first], starts[last])
     return CathDomains(list(pos[here]), list(kind[here]),
                        torch.from_numpy(label.reshape(-1))[here],
-                       [str(n) for n in names],
+                       [str(n) for n in names.astype(str)],
                        ['.'.join(str(i) for i in code) for code in codes],
                        transform)
 
@@ -133,6 +160,16 @@ def _check(arrays: Arrays) -> None:
         raise ValueError(f'Expected the arrays {list(_KEYS)} (got no '
                          f'{missing})')
     n_atoms, positions, types, labels, starts = (arrays[k] for k in _KEYS)
+    for key, kinds in (('n_atoms', 'iu'), ('positions', 'iuf'),
+                       ('atom_types', 'SU'), ('split_start_indices', 'iu')):
+        if arrays[key].dtype.kind not in kinds:
+            what = 'strings' if kinds == 'SU' else (
+                'numbers' if 'f' in kinds else 'integers')
+            raise ValueError(f"Expected '{key}' to hold {what} (got "
+                             f"{arrays[key].dtype})")
+    if n_atoms.ndim != 1:
+        raise ValueError(f"Expected 'n_atoms' of shape [n] (got "
+                         f"{list(n_atoms.shape)})")
     n, room = len(n_atoms), positions.shape[1:2]
     if positions.shape != (n, *room, 3) or types.shape != (n, *room):
         raise ValueError(f"Expected 'positions' of shape [{n}, P, 3] and "
@@ -145,17 +182,19 @@ def _check(arrays: Arrays) -> None:
         raise ValueError(f"Expected 'n_atoms' from 1 to {room[0]} (got "
                          f"{n_atoms.min()} to {n_atoms.max()})")
     splits = SPLITS['test'].stop
-    rising = (np.diff([*starts.ravel(), n]) > 0).all()
+    rising = (np.diff([*map(int, starts.ravel()), n]) > 0).all()
     if starts.shape != (splits, ) or starts[0] != 0 or not rising:
         raise ValueError(f"Expected 'split_start_indices' to be {splits} "
                          f"rising numbers from 0 to less than {n} (got "
-                         f"{starts.tolist()})")
+                         f"{checks.show(starts.tolist())})")
     used = _used(arrays)
-    bad = (~np.isfinite(positions).all(-1) & used).any(1)
+    near = np.abs(positions.astype(np.float64)) <= _FAR
+    bad = (~near.all(-1) & used).any(1)
     if bad.any():
-        raise ValueError(f"Expected finite 'positions' (got nan or inf in "
-                         f"domain {int(bad.argmax())})")
-    bad = ((types.astype(str) == '') & used).any(1)
+        raise ValueError(f"Expected 'positions' up to {_FAR:g} (got nan "
+                         f"or others in domain {int(bad.argmax())})")
+    empty = types == np.zeros(1, types.dtype)
+    bad = (empty & used).any(1)
     if bad.any():
         raise ValueError(f"Expected a type for every atom in 'atom_types' "
                          f"(got none in domain {int(bad.argmax())})")

@@ -6,10 +6,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _items
 from pyg_steerable.datasets.voxels import VoxelData
 
 #: Atoms to spread at once: bounds the memory.
 _AT_ONCE = 1024
+#: Widths from it to its inverse, and from it times the distance of voxels.
+_SMALL = 1e-9
 
 
 def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
@@ -46,8 +50,9 @@ def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
         ValueError: If shapes do not fit, numbers are not finite, or an atom
             is outside of the cube.
     """
-    sigma = _check_grid(size, spacing, sigma)
+    size, spacing, sigma = _check_grid(size, spacing, sigma)
     _check_atoms(pos, x)
+    _items.bounded('voxels', x.shape[1], size, size, size)
     outside = ~is_inside(pos, size, spacing)
     if outside.any():
         half = size * spacing / 2
@@ -56,14 +61,19 @@ def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
                          f'atoms outside, the first at '
                          f'{pos[outside][0].tolist()}). Centre them, take a '
                          f'larger grid, or skip these atoms')
+    dtype = x.dtype
+    pos, x = (t.to(torch.promote_types(t.dtype, torch.float32))
+              for t in (pos, x))
     out = x.new_zeros(x.shape[1] * size, size**2)
-    for p, f in zip(pos.split(_AT_ONCE), x.split(_AT_ONCE)):
-        gx, gy, gz = (_line(p[:, i:i + 1], size, spacing, sigma)
-                      for i in range(3))
-        fz = (f.unsqueeze(-1) * gz.to(x).unsqueeze(1)).flatten(1)
-        yx = (gy.unsqueeze(-1) * gx.unsqueeze(1)).flatten(1)
-        out += fz.T @ yx.to(x)
-    return out.view(-1, size, size, size)
+    at_once = max(1, min(_AT_ONCE, 2**26 // size**2))
+    with torch.autocast(x.device.type, enabled=False):
+        for p, f in zip(pos.split(at_once), x.split(at_once)):
+            gx, gy, gz = (_line(p[:, i:i + 1], size, spacing, sigma)
+                          for i in range(3))
+            fz = (f.unsqueeze(-1) * gz.to(x).unsqueeze(1)).flatten(1)
+            yx = (gy.unsqueeze(-1) * gx.unsqueeze(1)).flatten(1)
+            out += fz.T @ yx.to(x)
+    return out.view(x.shape[1], size, size, size).to(dtype)
 
 
 def is_inside(pos: Tensor, size: int, spacing: float) -> Tensor:
@@ -75,36 +85,28 @@ def _line(p: Tensor, size: int, spacing: float, sigma: float) -> Tensor:
     """The shares of all voxels along one axis, [N, S]."""
     place = torch.arange(size, dtype=p.dtype, device=p.device)
     far = (p - (place - (size - 1) / 2) * spacing).square()
-    if sigma == 0:
+    if sigma < _SMALL * spacing:
         return torch.zeros_like(far).scatter_(1, far.argmin(1, True), 1.)
+    far = far - far.amin(1, keepdim=True)  # or all might be infinite
     return (far / (-2 * sigma**2)).softmax(1)
 
 
-def _check_grid(size, spacing, sigma) -> float:
-    sigma = spacing / 2 if sigma is None else sigma
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"Expected 'size' to be a positive integer (got "
-                         f"{size!r})")
-    if not (0 < spacing < float('inf') and 0 <= sigma < float('inf')):
-        raise ValueError(f"Expected a positive 'spacing' and 'sigma' not "
-                         f"below zero (got {spacing} and {sigma})")
-    return sigma
+def _check_grid(size, spacing, sigma) -> tuple[int, float, float]:
+    size = checks.integer('size', size, 1, 1024)
+    spacing = checks.real('spacing', spacing, _SMALL, 1 / _SMALL)
+    sigma = spacing / 2 if sigma is None else checks.real('sigma', sigma, 0.,
+                                                          1 / _SMALL)
+    return size, spacing, sigma
 
 
 def _check_atoms(pos: Tensor, x: Tensor) -> None:
-    if pos.dim() != 2 or pos.shape[1] != 3:
-        raise ValueError(f"Expected 'pos' of shape [N, 3] (got "
-                         f"{list(pos.shape)})")
-    if x.dim() != 2 or len(x) != len(pos) or not x.is_floating_point():
-        raise ValueError(f"Expected floating point features 'x' of shape "
-                         f"[{len(pos)}, C] (got {x.dtype} and "
-                         f"{list(x.shape)})")
+    checks.positions('pos', pos)
+    checks.tensor('x', x, what='a tensor of features')
+    checks.shaped('x', x, (len(pos), None), f'[{len(pos)}, C]')
+    checks.same_device(pos=pos, x=x)
     for name, value in (('pos', pos), ('x', x)):
-        bad = (~value.isfinite()).any(-1).nonzero()
-        if len(bad):
-            i = int(bad[0])
-            raise ValueError(f"Expected finite '{name}' (got "
-                             f"{value[i].tolist()} at atom {i})")
+        checks.has_values(name, value, 'where atoms are')
+        checks.finite(name, value, 'atom')
 
 
 class GaussianDensities(BaseTransform):
@@ -125,14 +127,12 @@ class GaussianDensities(BaseTransform):
     """
     def __init__(self, size: int = 50, spacing: float = 2.,
                  sigma: float | None = None, outside: str = 'error'):
-        if outside not in ('error', 'skip'):
-            raise ValueError(f"Expected 'outside' to be 'error' or 'skip' "
-                             f"(got {outside!r})")
-        self.sigma = _check_grid(size, spacing, sigma)
-        self.size, self.spacing, self.outside = size, spacing, outside
+        self.outside = checks.choice('outside', outside, ('error', 'skip'))
+        self.size, self.spacing, self.sigma = _check_grid(size, spacing,
+                                                          sigma)
 
     def forward(self, data: Data) -> VoxelData:
-        pos, x = data.pos, data.x
+        pos, x = _items.attributes(data, 'pos', 'x')
         _check_atoms(pos, x)
         rest = {key: value for key, value in data.to_dict().items()
                 if key not in ('pos', 'x')}

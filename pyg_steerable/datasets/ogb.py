@@ -7,9 +7,14 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _items
+
 # Last entry of OGB's vocabularies, 'misc': unknown.
 _CHIRALITY, _CHARGE, _RADICAL, _HYBRIDISATION = 4, 11, 5, 5
 _STEREO_ANY = 5
+#: Rings are found by dense matrices: enough for molecules.
+_MOST = 4096
 
 
 @functional_transform('qm9_ogb_features')
@@ -20,6 +25,10 @@ class OGBFeatures(BaseTransform):
 
     :obj:`x_ogb` long ``[n, 9]`` is for ``ogb.graphproppred.mol_encoder.
     AtomEncoder``, :obj:`edge_attr_ogb` long ``[2b, 3]`` for ``BondEncoder``.
+
+    Aromatic bonds are those of :obj:`edge_attr`. Graphs of
+    :func:`~pyg_steerable.datasets.load_qm9` have them from every source;
+    those of PyG's own ``QM9``, where it was read with RDKit, have none.
 
     Derived: atomic number, degree (with hydrogens), number of hydrogen
     neighbours, aromatic, in a ring; bond type. Formal charge, if the graph
@@ -36,14 +45,19 @@ class OGBFeatures(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the two tensors to one molecule (not to a batch)."""
-        missing = [k for k in ('z', 'edge_index', 'edge_attr')
-                   if k not in data]
-        if missing:
-            raise ValueError(f'Expected a QM9 graph with z, edge_index and '
-                             f'edge_attr (got no {missing}). Fix: use graphs '
-                             f'from load_qm9')
-        bond_type = data.edge_attr.argmax(dim=-1)
-        ring = ring_edges(data.edge_index, data.z.numel())
+        z, edge_index, edge_attr = _items.attributes(
+            data, 'z', 'edge_index', 'edge_attr')
+        checks.indices('z', z, 119)
+        checks.tensor('edge_index', edge_index, checks.INTEGERS)
+        checks.shaped('edge_index', edge_index, (2, None), '[2, 2b]')
+        checks.tensor('edge_attr', edge_attr)
+        checks.shaped('edge_attr', edge_attr, (edge_index.shape[1], 4),
+                      '[2b, 4], bond types as one-hot vectors')
+        if 'charge' in data:
+            checks.tensor('charge', data.charge, checks.INTEGERS)
+            checks.shaped('charge', data.charge, z.shape, '[n] like z')
+        ring = ring_edges(edge_index, len(z))
+        bond_type = edge_attr.argmax(dim=-1)
         data.x_ogb = _atoms(data, bond_type, ring)
         stereo = torch.full_like(bond_type, _STEREO_ANY)
         data.edge_attr_ogb = torch.stack(
@@ -79,6 +93,11 @@ def ring_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
     Returns:
         Tensor: Boolean, ``[e]``.
     """
+    num_nodes = checks.integer('num_nodes', num_nodes, 0, _MOST)
+    checks.tensor('edge_index', edge_index, checks.INTEGERS)
+    checks.shaped('edge_index', edge_index, (2, None), '[2, e]')
+    checks.has_values('edge_index', edge_index, 'which edges are on cycles')
+    checks.indices('edge_index', edge_index.flatten().cpu(), num_nodes)
     row, col = edge_index
     lap = torch.zeros(num_nodes, num_nodes, dtype=torch.float64,
                       device=row.device)

@@ -6,6 +6,7 @@ names).
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _files, _items
 from pyg_steerable.datasets._npz import load_npz
 
 SHAPES = ('ball', 'box', 'cylinder', 'cone', 'torus', 'tetrahedron',
@@ -39,28 +42,25 @@ class PointClouds(Dataset):
     """
     def __init__(self, points: Tensor, label: Tensor, classes: list[str],
                  transform: Callable | None = None):
-        if points.dim() != 3 or points.shape[2] != 3 or not points.numel():
-            raise ValueError(f"Expected 'points' of shape [n, P, 3], neither "
-                             f"of them zero (got {list(points.shape)})")
-        if label.shape != points.shape[:1]:
-            raise ValueError(f"Expected 'label' of shape [{len(points)}], "
-                             f"one for each cloud (got {list(label.shape)})")
-        bad = (label < 0) | (label >= len(classes))
-        if bad.any():
-            raise ValueError(f"Expected 'label' in 0 ... {len(classes) - 1} "
-                             f"(got {int(label[bad][0])}): there are "
-                             f"{len(classes)} classes")
+        checks.tensor('points', points, checks.FLOATING + checks.INTEGERS)
+        if points.dim() != 3 or points.shape[2] != 3 or not points.shape[1]:
+            raise ValueError(f"Expected 'points' of shape [n, P, 3], P not "
+                             f"zero (got {list(points.shape)})")
+        checks.has_values('points', points, 'whether they are finite')
         if not points.isfinite().all():
             i = int((~points.isfinite()).flatten(1).any(1).nonzero()[0])
             raise ValueError(f"Expected finite 'points' (got nan or inf in "
                              f"cloud {i}). Fix: drop such clouds")
-        self.points, self.label = points.float(), label.long()
-        self.classes, self.transform = list(classes), transform
+        self.classes = _items.names('classes', classes)
+        self.label = _items.labels('label', label, len(points), self.classes)
+        self.points = points.float()
+        self.transform = _items.transform(transform)
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, i: int) -> Data:
+        i = _items.index(i, len(self))
         data = Data(pos=self.points[i].clone(), y=self.label[i:i + 1].clone())
         return data if self.transform is None else self.transform(data)
 
@@ -72,7 +72,7 @@ class PointClouds(Dataset):
     def subset(self, index, transform: Callable | None = None
                ) -> PointClouds:
         """Some of the clouds, with a transform of their own."""
-        index = torch.as_tensor(index)
+        index = _items.subset(index, len(self))
         return PointClouds(self.points[index], self.label[index],
                            self.classes, transform)
 
@@ -95,19 +95,20 @@ def load_points(path: str) -> PointClouds:
             fit.
     """
     found = load_npz(path, ('points', 'label', 'scale', 'classes'))
-    missing = {'points', 'label'} - set(found)
-    if missing:
-        raise ValueError(f"{path}: expected the arrays 'points' [n, P, 3] "
-                         f"and 'label' [n] (got no {sorted(missing)})")
-    try:
+    with _files.reading(os.fspath(path), 'labelled clouds of points'):
+        missing = {'points', 'label'} - set(found)
+        if missing:
+            raise ValueError(f"Expected the arrays 'points' [n, P, 3] and "
+                             f"'label' [n] (got no {sorted(missing)})")
         return _point_clouds(**found)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
 
 
-def _point_clouds(points, label, scale=1., classes=None) -> PointClouds:
+_ONE = np.ones((), np.float32)
+
+
+def _point_clouds(points, label, scale=_ONE, classes=None) -> PointClouds:
     """From the arrays of a file."""
-    for name, array in (('points', points), ('scale', np.asarray(scale))):
+    for name, array in (('points', points), ('scale', scale)):
         if array.dtype.kind not in 'iuf':
             raise ValueError(f"Expected '{name}' to hold numbers (got "
                              f"{array.dtype})")
@@ -117,9 +118,16 @@ def _point_clouds(points, label, scale=1., classes=None) -> PointClouds:
     if np.size(scale) != 1:
         raise ValueError(f"Expected 'scale' to be one number (got shape "
                          f"{list(np.shape(scale))})")
+    number = int(label.max(initial=-1)) + 1 if classes is None else \
+        len(classes)
+    if number > _items.MAX_CLASSES or np.ndim(classes) > 1:
+        raise ValueError(f'Expected at most {_items.MAX_CLASSES} classes '
+                         f'(got {number})')
     if classes is None:
-        classes = range(int(label.max(initial=-1)) + 1)
-    points = points.astype(np.float32) * np.float32(scale)
+        classes = range(number)
+    points = points.astype(np.float32)
+    with np.errstate(over='ignore', invalid='ignore'):
+        points *= np.float32(scale.item())
     return PointClouds(torch.from_numpy(points),
                        torch.from_numpy(label.astype(np.int64)),
                        [str(c) for c in classes])
@@ -137,12 +145,20 @@ def generate_shapes(num: int, num_points: int = 1024, seed: int = 0
         num (int): The number of clouds; classes take turns.
         num_points (int, optional): (default: :obj:`1024`)
         seed (int, optional): (default: :obj:`0`)
+
+    Raises:
+        ValueError: If a number is negative or too large.
     """
+    num = checks.integer('num', num, 0, 2**20)
+    num_points = checks.integer('num_points', num_points)
+    _items.bounded('clouds', 8, num, num_points)
+    seed = checks.integer('seed', seed, 0)
     rng = np.random.default_rng(seed)
     label = np.arange(num) % len(SHAPES)
-    points = np.stack([_normalised(_shape(SHAPES[c], num_points, rng))
-                       for c in label])
-    return PointClouds(torch.from_numpy(points).float(),
+    points = np.empty((num, num_points, 3), np.float32)
+    for i, c in enumerate(label):
+        points[i] = _normalised(_shape(SHAPES[c], num_points, rng))
+    return PointClouds(torch.from_numpy(points),
                        torch.from_numpy(label), list(SHAPES))
 
 

@@ -14,9 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
-from torch_geometric.datasets import QM9
 
-from pyg_steerable.datasets import _npz, _qm9_npz, _qm9pack
+from pyg_steerable import checks
+from pyg_steerable.datasets import (
+    _files,
+    _items,
+    _npz,
+    _qm9_npz,
+    _qm9_pyg,
+    _qm9pack,
+)
 
 SAMPLE = osp.join(osp.dirname(__file__), 'data', 'qm9_sample.npz')
 _DEFAULT_ROOT = osp.join('~', '.cache', 'pyg_steerable', 'qm9')
@@ -85,9 +92,13 @@ class QM9Molecules(InMemoryDataset):
 
     def __init__(self, data: Data, slices: dict[str, Tensor], source: str,
                  transform: Callable[[Data], Data] | None = None) -> None:
-        super().__init__(None, transform)
+        super().__init__(None, _items.transform(transform))
+        _items.attributes(data, 'y')
+        if not isinstance(slices, dict):
+            raise TypeError(f"Expected 'slices' to be a dict (got "
+                            f"{checks.show(slices)})")
         self._data, self.slices = data, slices
-        self.source = source
+        self.source = checks.text('source', source)
 
     def target(self, name: str) -> Tensor:
         """Return one property of all molecules here, ``[len(self)]``.
@@ -95,21 +106,22 @@ class QM9Molecules(InMemoryDataset):
         Args:
             name (str): A key of :obj:`TARGETS`.
         """
-        if name not in TARGETS:
-            raise ValueError(f"Expected 'name' to be one of {list(TARGETS)} "
-                             f'(got {name!r})')
+        checks.choice('name', name, list(TARGETS))
         index = torch.tensor(list(self.indices()), dtype=torch.long)
         return self._data.y[index, TARGETS[name].column]
 
 
 def load_qm9(source: str = 'sample', root: str | None = None, *,
              limit: int | None = None, seed: int = 0,
-             transform: Callable[[Data], Data] | None = None) -> QM9Molecules:
+             transform: Callable[[Data], Data] | None = None,
+             force_reload: bool = False) -> QM9Molecules:
     r"""Load QM9 in one and the same form, wherever it comes from.
 
     * :obj:`'sample'`: 2,000 molecules that come with this package.
     * :obj:`'pyg'`: PyG's :class:`~torch_geometric.datasets.QM9`, downloaded
       into :obj:`root`: 130,831 molecules, bonds of the original SDF file.
+      Which of them are aromatic is found with RDKit where PyG, reading the
+      file with RDKit, has single and double ones; kept in :obj:`root`.
     * :obj:`'qm9pack'`: the same molecules from the PyPI package ``qm9pack``;
       bonds by RDKit from the coordinates. Half a minute once, then cached in
       :obj:`root`.
@@ -130,40 +142,40 @@ def load_qm9(source: str = 'sample', root: str | None = None, *,
         seed (int, optional): Seed of that choice. (default: :obj:`0`)
         transform (callable, optional): Applied at every access.
             (default: :obj:`None`)
+        force_reload (bool, optional): Make what is kept in :obj:`root` anew.
+            (default: :obj:`False`)
+
+    Several processes may share :obj:`root`: one fills it, others wait.
 
     Raises:
         ValueError: On an unknown source, a damaged file, or a bad limit.
         FileNotFoundError: If the ``.npz`` file does not exist.
-        ImportError: If :obj:`'qm9pack'` or RDKit is needed and missing.
+        ImportError: If ``qm9pack`` or RDKit is needed and missing.
 
     Example:
         >>> dataset = load_qm9('sample')
         >>> len(dataset), dataset[0].y.shape
         (2000, torch.Size([1, 19]))
     """
-    _check_limit(limit)
-    root = osp.expanduser(_DEFAULT_ROOT if root is None else root)
+    limit = None if limit is None else checks.integer('limit', limit)
+    seed = checks.integer('seed', seed, 0)
+    force_reload = checks.flag('force_reload', force_reload)
+    source = _files.folder('source', source)
+    root = osp.expanduser(_files.folder(
+        'root', _DEFAULT_ROOT if root is None else root))
     if source == 'pyg':
-        data, slices = _from_pyg(root)
+        data, slices = _qm9_pyg.read_pyg(root, force_reload)
     elif source == 'qm9pack':
-        data, slices = _qm9_npz.collate(_from_qm9pack(root))
+        data, slices = _from_qm9pack(root, force_reload)
     elif source == 'sample':
-        data, slices = _qm9_npz.collate(_qm9_npz.read_npz(SAMPLE))
-    elif str(source).endswith('.npz'):
-        data, slices = _qm9_npz.collate(_qm9_npz.read_npz(str(source)))
+        data, slices = _qm9_npz.read_collated(SAMPLE)
+    elif source.endswith('.npz'):
+        data, slices = _qm9_npz.read_collated(source)
     else:
         raise ValueError(f"Expected 'source' to be 'sample', 'pyg', 'qm9pack' "
                          f"or a path ending in '.npz' (got {source!r})")
-    dataset = QM9Molecules(data, slices, str(source), transform)
+    dataset = QM9Molecules(data, slices, source, transform)
     return dataset if limit is None else _subset(dataset, limit, seed)
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"Expected 'limit' to be None or an integer >= 1 "
-                         f'(got {limit!r})')
 
 
 def _subset(dataset: QM9Molecules, limit: int, seed: int) -> Any:
@@ -176,22 +188,18 @@ def _subset(dataset: QM9Molecules, limit: int, seed: int) -> Any:
     return dataset[torch.from_numpy(np.sort(keep))]
 
 
-def _from_pyg(root: str) -> tuple[Data, dict[str, Tensor]]:
-    full = QM9(root)
-    old, slices = full._data, full.slices
-    data = Data(x=old.x[:, :5].float(), z=old.z.long(), pos=old.pos.float(),
-                edge_index=old.edge_index, edge_attr=old.edge_attr.float(),
-                y=old.y.float(), idx=torch.as_tensor(old.idx))
-    return data, {key: slices[key] for key in data.keys()}
-
-
-def _from_qm9pack(root: str) -> _qm9_npz.Arrays:
+def _from_qm9pack(root: str, force_reload: bool
+                  ) -> tuple[Data, dict[str, Tensor]]:
     path = osp.join(root, 'qm9pack.npz')
-    if not osp.isfile(path):
-        rows = _qm9pack.read_tables(_qm9pack.find_tables())
-        arrays = _qm9pack.build_arrays(rows, progress=True)
-        _npz.save_npz(path, arrays)
-    return _qm9_npz.read_npz(path)
+    if force_reload or not osp.isfile(path):
+        tables = _qm9pack.find_tables()
+        with _files.locked(root):
+            if force_reload or not osp.isfile(path):  # still
+                arrays = _qm9pack.build_arrays(_qm9pack.read_tables(tables),
+                                               progress=True)
+                _qm9_npz.check_arrays(arrays, tables)
+                _npz.save_npz(path, arrays)
+    return _qm9_npz.read_collated(path)
 
 
 class Split(NamedTuple):
@@ -212,16 +220,15 @@ def split_qm9(n: int, seed: int = 0) -> Split:
     :obj:`n` they keep the proportions.
 
     Args:
-        n (int): Number of molecules, at least 10.
+        n (int): Number of molecules, at least 10: ``len(dataset)``.
         seed (int, optional): Seed of the permutation. (default: :obj:`0`)
 
     Example:
         >>> split = split_qm9(len(dataset))
         >>> train, test = dataset[split.train], dataset[split.test]
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 10:
-        raise ValueError(f"Expected 'n' to be an integer >= 10 (got {n!r}). "
-                         f'Fix: pass len(dataset)')
+    n = checks.integer('n', n, 10, 2**26)
+    seed = checks.integer('seed', seed, 0, 2**32 - 1)
     order = torch.from_numpy(np.random.RandomState(seed).permutation(n))
     num_train, num_test = round(n * 100_000 / 130_831), n // 10
     return Split(order[:num_train], order[num_train:n - num_test],

@@ -2,7 +2,7 @@ r"""SHREC17: ShapeNetCore55 meshes to classify and to retrieve.
 
 The layout is that of the contest: ``<split>.csv`` with the columns ``id`` and
 ``synsetId`` (the class), and the meshes ``<split>_perturbed/<id>.obj`` (or
-``_normal``). Meshes are read through trimesh, which is only needed here.
+``_normal``).
 """
 from __future__ import annotations
 
@@ -10,30 +10,24 @@ import csv
 import os
 import os.path as osp
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _files, _items
+from pyg_steerable.datasets.meshes import load_mesh
 from pyg_steerable.datasets.voxels import VoxelData
 
 SPLITS = ('train', 'val', 'test')
+#: Points on the surface of a mesh, in all and at once.
+_MOST_POINTS, _AT_ONCE = 2**28, 2**18
 #: Lists are no longer than this, by the rules of the contest.
 MAX_RETRIEVED = 1000
-
-
-def _trimesh() -> Any:
-    try:
-        import trimesh
-    except ImportError as error:
-        raise ImportError("Expected the package 'trimesh', which reads "
-                          "meshes (got none). Install it with 'pip install "
-                          "trimesh'") from error
-    return trimesh
 
 
 class Shrec17Meshes(Dataset):
@@ -59,26 +53,30 @@ class Shrec17Meshes(Dataset):
             (default: :obj:`None`)
 
     Raises:
-        ImportError: If trimesh is missing, at the first access.
         FileNotFoundError: If a list or a mesh does not exist.
-        ValueError: If a list or a mesh (at its access) is damaged, or a
-            class is not in :obj:`classes`.
+        ValueError: If a list or a mesh (at its access) is damaged, a name
+            in the list or a link leads out of the folder, or a class is not
+            in :obj:`classes`.
     """
     def __init__(self, root: str, split: str = 'train',
                  perturbed: bool = True, classes: Sequence[str] | None = None,
                  transform: Callable | None = None):
-        if split not in SPLITS:
-            raise ValueError(f"Expected 'split' to be one of {SPLITS} (got "
-                             f"{split!r})")
-        kind = 'perturbed' if perturbed else 'normal'
+        checks.choice('split', split, SPLITS)
+        root = _files.folder('root', root)
+        kind = 'perturbed' if checks.flag('perturbed', perturbed) else \
+            'normal'
+        self.transform = _items.transform(transform)
         self.folder = osp.join(root, f'{split}_{kind}')
         self.names, kinds = _read_list(osp.join(root, f'{split}.csv'))
-        self.classes = sorted(set(kinds)) if classes is None else [*classes]
+        self.classes = sorted(set(kinds)) if classes is None else \
+            _items.names('classes', classes)
         unknown = set(kinds) - set(self.classes)
         if unknown:
-            raise ValueError(f"Expected the classes {self.classes} in "
-                             f"'{split}.csv' (got {sorted(unknown)}, too)")
-        self.label = torch.tensor([self.classes.index(k) for k in kinds])
+            raise ValueError(f"Expected the classes {self.classes[:99]} in "
+                             f"'{split}.csv' (got {sorted(unknown)[:99]}, "
+                             f"too)")
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.label = torch.tensor([number[k] for k in kinds])
         missing = [n for n in self.names if not osp.isfile(self._path(n))]
         if missing:
             raise FileNotFoundError(
@@ -86,17 +84,17 @@ class Shrec17Meshes(Dataset):
                 f"no '{missing[0]}.obj', {len(missing)} of "
                 f"{len(self.names)} missing). Download them again, or remove "
                 f"these lines")
-        self.transform = transform
 
     def _path(self, name: str) -> str:
-        return osp.join(self.folder, f'{name}.obj')
+        return _files.inside(self.folder, f'{name}.obj')
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> Data:
-        pos, face = _read_mesh(self._path(self.names[i]))
-        data = Data(pos=pos, face=face, y=self.label[[i]])
+        i = _items.index(i, len(self))
+        data = load_mesh(self._path(self.names[i]))
+        data.y = self.label[[i]]
         return data if self.transform is None else self.transform(data)
 
     def __repr__(self) -> str:
@@ -105,36 +103,19 @@ class Shrec17Meshes(Dataset):
 
 
 def _read_list(path: str) -> tuple[list[str], list[str]]:
-    if not osp.isfile(path):
-        raise FileNotFoundError(f"Expected a list of meshes (got '{path}', "
-                                f"which does not exist)")
-    with open(path, newline='') as f:
-        rows = list(csv.DictReader(f))
-    if not rows or not all(row.get('id') and row.get('synsetId')
-                           for row in rows):
-        raise ValueError(f"{path}: expected the columns 'id' and 'synsetId', "
-                         f"filled in every one of at least one line (got "
-                         f"{rows[:1]}, ...)")
-    return [row['id'] for row in rows], [row['synsetId'] for row in rows]
-
-
-def _read_mesh(path: str) -> tuple[Tensor, Tensor]:
-    trimesh = _trimesh()
-    try:
-        mesh = trimesh.load(path, force='mesh', process=False)
-        pos, face = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-        if not len(face):
-            raise ValueError('no faces')
-        if face.min() < 0 or face.max() >= len(pos):
-            raise ValueError('faces of vertices that are not there')
-        if not np.isfinite(pos).all():
-            raise ValueError('vertices that are no numbers')
-    except (ValueError, IndexError, KeyError, TypeError,
-            AttributeError) as error:
-        raise ValueError(f'{path}: expected a complete mesh (got '
-                         f'{type(error).__name__}: {error})') from error
-    return (torch.from_numpy(pos.astype(np.float32)),
-            torch.from_numpy(face.astype(np.int64).T.copy()))
+    path = _files.existing('root', path, 'a folder with a list of meshes')
+    with _files.reading(path, 'a list of meshes'):
+        rows = list(csv.DictReader(_files.read_text(path).split('\n')))
+        if not rows or not all(row.get('id') and row.get('synsetId')
+                               for row in rows):
+            raise ValueError(
+                f"Expected the columns 'id' and 'synsetId', filled in every "
+                f"one of at least one line (got {str(rows[:1])[:200]}, ...)")
+        names = [_files.component('id', row['id']) for row in rows]
+        kinds = [row['synsetId'] for row in rows]
+        if len(set(names)) < len(names):
+            raise ValueError("Expected each 'id' once (got some again)")
+    return names, kinds
 
 
 class MeshToVoxels(BaseTransform):
@@ -154,35 +135,63 @@ class MeshToVoxels(BaseTransform):
         ValueError: If the size is not positive, or a mesh has no area.
     """
     def __init__(self, size: int = 64):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"Expected 'size' to be a positive integer (got "
-                             f"{size!r})")
-        self.size = size
+        self.size = checks.integer('size', size, 1, 512)
 
     def forward(self, data: Data) -> VoxelData:
-        remesh = _trimesh().remesh
-        pos, fine = data.pos.double(), 2 * self.size
-        a, b, c = corners = pos[data.face]
+        pos, face = _items.attributes(data, 'pos', 'face')
+        checks.has_values('pos', checks.positions('pos', pos), 'the surface')
+        checks.finite('pos', pos, 'corner')
+        checks.tensor('face', face, checks.INTEGERS)
+        checks.shaped('face', face, (3, None), '[3, F]')
+        checks.has_values('face', face, 'the surface')
+        checks.indices('face', face.flatten().cpu(), len(pos))
+        fine = 2 * self.size
+        corners = pos.double().cpu()[face.long().cpu()]  # [3, F, 3]
+        a, b, c = corners
         area = torch.linalg.cross(b - a, c - a).norm(dim=1, keepdim=True)
         if not 0 < float(area.sum()) < float('inf'):
             raise ValueError(f'Expected a mesh with a surface (got one of '
                              f'area {float(area.sum()) / 2})')
         centre = (corners.mean(0) * area).sum(0) / area.sum()
         radius = (corners - centre).norm(dim=-1).max()
-        pos = ((pos - centre) / radius + 1) / 2 * fine
-        # Corners closer than half a voxel leave no hole.
-        points, _ = remesh.subdivide_to_size(
-            pos.numpy(), data.face.T.numpy(), max_edge=0.5, max_iter=30)
-        x, y, z = np.floor(points).astype(int).clip(0, fine - 1).T
-        voxels = torch.zeros(1, fine, fine, fine)
-        voxels[0, z, y, x] = 1.
+        corners = ((corners - centre) / radius + 1) / 2 * fine
+        there = _rasterise(corners, fine).view(3 * (self.size, 2))
+        voxels = there.sum((1, 3, 5), dtype=torch.uint8).float() / 8
         rest = {key: value for key, value in data.to_dict().items()
                 if key not in ('pos', 'face')}
-        return VoxelData(voxels=torch.nn.functional.avg_pool3d(voxels, 2),
-                         **rest)
+        return VoxelData(voxels=voxels.unsqueeze(0).to(pos.device), **rest)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.size})'
+
+
+def _rasterise(corners: Tensor, size: int) -> Tensor:
+    """Which cells of unit size triangles go through, [size, size, size], by
+    points on them that are at most half a cell apart: faces are cut into
+    :math:`4^k` equal ones.
+    """
+    a, b, c = corners
+    edge = torch.stack([(b - a).norm(dim=1), (c - b).norm(dim=1),
+                        (a - c).norm(dim=1)]).amax(0)
+    level = (2 * edge).clamp(min=1).log2().ceil().long()
+    work = int((4**level).sum()) // 2 + len(level)
+    if work > _MOST_POINTS:
+        raise ValueError(f'Expected a surface that {_MOST_POINTS} points '
+                         f'cover (got one that needs about {work}). Take a '
+                         f"smaller 'size', or fewer faces inside of it")
+    there = torch.zeros(size**3, dtype=torch.bool)
+    for k in level.unique().tolist():
+        n = 2**k
+        i, j = torch.tril_indices(n + 1, n + 1)
+        share = torch.stack([n - i, i - j, j], 1).double() / n
+        here = (level == k).nonzero().flatten()
+        for faces in here.split(max(1, _AT_ONCE // len(share))):
+            for part in share.split(_AT_ONCE):
+                points = torch.einsum('pc,cfx->pfx', part, corners[:, faces])
+                x, y, z = points.floor_().long().clamp_(
+                    0, size - 1).flatten(0, 1).T
+                there[(z * size + y) * size + x] = True
+    return there
 
 
 # Retrieval ###################################################################
@@ -205,6 +214,12 @@ def retrieve(scores: Tensor) -> list[Tensor]:
     Shapes:
         - **scores:** :math:`[n, K]`
     """
+    checks.tensor('scores', scores)
+    if scores.dim() != 2 or not scores.shape[1]:
+        raise ValueError(f"Expected 'scores' of shape [n, K], K not zero "
+                         f"(got {list(scores.shape)})")
+    checks.has_values('scores', scores, 'the order')
+    checks.finite('scores', scores, 'item')
     best, kind = scores.max(1)
     order = best.argsort(descending=True, stable=True)
     lists = [order[kind[order] == k][:MAX_RETRIEVED]
@@ -228,7 +243,14 @@ def mean_average_precision(lists: Sequence[Tensor], label: Tensor
 
     Shapes:
         - **label:** :math:`[n]`
+
+    Raises:
+        ValueError: If there are not as many lists as labels, or an item of
+            a list is not there.
     """
+    lists = _lists(lists, len(checks.indices(
+        'label', label, _items.MAX_CLASSES)))
+    label = checks.has_values('label', label, 'precision').long().cpu()
     counts = label.bincount()
     precision = torch.zeros(len(lists), dtype=torch.float64)
     for i, found in enumerate(lists):
@@ -247,10 +269,36 @@ def write_retrieval_lists(folder: str, lists: Sequence[Tensor],
                           names: Sequence[str]) -> None:
     """Writes lists as the contest's own evaluation reads them: for each
     item a file of its name, with a name and a distance (here the rank) on
-    each line.
+    each line. Each file is written whole or not at all.
+
+    Args:
+        folder (str): Where to write; made if there is none.
+        lists (list[Tensor]): The items found for each, best first.
+        names (list[str]): The names of all items, without folders.
+
+    Raises:
+        ValueError: If there are not as many lists as names, an item of a
+            list is not there, or a name is no file name or there twice.
     """
+    folder = _files.folder('folder', folder)
+    names = [_files.component('names', name)
+             for name in _items.sequence('names', names)]
+    if len(set(names)) < len(names):
+        raise ValueError("Expected each of 'names' once (got some again)")
+    lists = _lists(lists, len(names))
     os.makedirs(folder, exist_ok=True)
     for name, found in zip(names, lists):
-        with open(osp.join(folder, name), 'w') as f:
+        with _files.writing(osp.join(folder, name)) as part, open(
+                part, 'x') as f:
             f.writelines(f'{names[j]} {rank}\n'
                          for rank, j in enumerate(found.tolist()))
+
+
+def _lists(lists: Sequence[Tensor], num: int) -> list[Tensor]:
+    """A list of some of all items for each of them."""
+    lists = _items.sequence('lists', lists)
+    if len(lists) != num:
+        raise ValueError(f"Expected 'lists' of {num} items, one for each "
+                         f"(got {len(lists)})")
+    return [checks.has_values('lists', checks.indices('lists', found, num),
+                              'what is found').cpu() for found in lists]

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _items
 from pyg_steerable.datasets.points import PointClouds
 from pyg_steerable.datasets.voxels import VoxelGrids, rotate_voxels
 from pyg_steerable.groups import Group
@@ -74,9 +76,11 @@ def tetris_voxels(copies: int = 1, group: Group | str = 'SO(3)',
     Raises:
         ValueError: If the group has reflections, or a size is negative.
     """
-    if cell < 1 or pad < 0:
-        raise ValueError(f"Expected 'cell' to be positive and 'pad' not "
-                         f"negative (got {cell} and {pad})")
+    cell = checks.integer('cell', cell)
+    pad = checks.integer('pad', pad, 0)
+    copies = checks.integer('copies', copies)
+    side = _SIDE * cell + 2 * pad
+    _items.bounded('grids', len(TETRIS), copies, side, side, side)
     rotations, label = _rotations(copies, group, seed)
     grids = torch.zeros(len(TETRIS), _SIDE, _SIDE, _SIDE)
     for grid, cells in zip(grids, TETRIS.values()):
@@ -93,10 +97,11 @@ def tetris_voxels(copies: int = 1, group: Group | str = 'SO(3)',
 def _rotations(copies: int, group: Group | str, seed: int
                ) -> tuple[Tensor, Tensor]:
     """A rotation and a label for each shape."""
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
-        raise ValueError(f"Expected 'copies' to be a positive integer (got "
-                         f"{copies!r})")
-    group = Group.wrap(group)
+    copies = checks.integer('copies', copies)
+    _items.bounded('rotations', len(TETRIS), copies, 9)
+    seed = checks.integer('seed', seed, -2**63, 2**63 - 1)
+    if not isinstance(group, Group):
+        group = Group.wrap(checks.text('group', group))
     if not group.is_subgroup_of('SO(3)'):
         raise ValueError(f"Expected a 'group' of rotations (got {group}): a "
                          f"reflection turns 'chiral_1' into 'chiral_2'")

@@ -11,6 +11,7 @@ other sizes will do if they are cubes.
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
+from pyg_steerable import checks
+from pyg_steerable.datasets import _files, _items
 from pyg_steerable.datasets._npz import load_npz
 
 MODELNET10 = ('bathtub', 'bed', 'chair', 'desk', 'dresser', 'monitor',
@@ -56,32 +59,35 @@ class VoxelGrids(Dataset):
     """
     def __init__(self, voxels: Tensor, label: Tensor, classes: list[str],
                  transform: Callable | None = None):
-        if voxels.dim() != 5 or not voxels.numel():
+        checks.tensor('voxels', voxels, _items.NUMBERS)
+        if voxels.dim() != 5 or not voxels[:1].numel() and len(voxels):
             raise ValueError(f"Expected 'voxels' of shape [n, C, D, H, W], "
                              f"none of them zero (got {list(voxels.shape)})")
-        if label.shape != voxels.shape[:1]:
-            raise ValueError(f"Expected 'label' of shape [{len(voxels)}], "
-                             f"one for each grid (got {list(label.shape)})")
-        check_labels(label, classes)
-        for i, grid in enumerate(voxels):
-            if not grid.isfinite().all():
-                raise ValueError(f"Expected finite 'voxels' (got nan or inf "
-                                 f"in grid {i}). Drop such grids, or fill "
-                                 f"them with 'torch.nan_to_num'")
-        self.voxels, self.label = voxels, label.long()
-        self.classes, self.transform = list(classes), transform
+        checks.has_values('voxels', voxels, 'whether they are finite')
+        if voxels.is_floating_point():
+            for i, grid in enumerate(voxels):
+                if not grid.isfinite().all():
+                    raise ValueError(
+                        f"Expected finite 'voxels' (got nan or inf in grid "
+                        f"{i}). Drop such grids, or fill them with "
+                        f"'torch.nan_to_num'")
+        self.classes = _items.names('classes', classes)
+        self.label = _items.labels('label', label, len(voxels), self.classes)
+        self.voxels = voxels
+        self.transform = _items.transform(transform)
 
     def __len__(self) -> int:
         return len(self.voxels)
 
     def __getitem__(self, i: int) -> VoxelData:
+        i = _items.index(i, len(self))
         data = VoxelData(voxels=self.voxels[i].to(torch.float32, copy=True),
                          y=self.label[i:i + 1].clone())
         return data if self.transform is None else self.transform(data)
 
     def subset(self, index, transform: Callable | None = None) -> VoxelGrids:
         """Some of the grids, with a transform of their own."""
-        index = torch.as_tensor(index)
+        index = _items.subset(index, len(self))
         return VoxelGrids(self.voxels[index], self.label[index],
                           self.classes, transform)
 
@@ -93,15 +99,6 @@ class VoxelGrids(Dataset):
         n, *shape = self.voxels.shape
         return (f'{self.__class__.__name__}({n} grids of {shape}, '
                 f'{len(self.classes)} classes)')
-
-
-def check_labels(label: Tensor, classes) -> None:
-    """Raises a ValueError unless every label has a class."""
-    bad = (label < 0) | (label >= len(classes))
-    if bad.any():
-        raise ValueError(f"Expected 'label' in 0 ... {len(classes) - 1} (got "
-                         f"{int(label[bad][0])}): there are {len(classes)} "
-                         f"classes")
 
 
 def load_voxels(path: str, split: str = 'train',
@@ -121,30 +118,30 @@ def load_voxels(path: str, split: str = 'train',
         ValueError: If it is damaged, lacks an array, or the arrays do not
             fit.
     """
-    if split not in ('train', 'test'):
-        raise ValueError(f"Expected 'split' to be 'train' or 'test' (got "
-                         f"{split!r})")
+    checks.choice('split', split, ('train', 'test'))
     keys = (split, f'{split}_label')
     found = load_npz(path, keys)
-    missing = set(keys) - set(found)
-    if missing:
-        raise ValueError(f'{path}: expected the arrays {list(keys)} (got no '
-                         f'{sorted(missing)})')
-    bits, label = (found[key] for key in keys)
-    size = bits.shape[1] if bits.ndim == 4 else 0
-    packed = (size, size, -(-size // 8))
-    if bits.dtype != np.uint8 or not size or bits.shape[1:] != packed:
-        raise ValueError(f"{path}: expected '{split}' of shape [n, S, S, "
-                         f"ceil(S / 8)] and dtype uint8, bits of cubes (got "
-                         f"{list(bits.shape)} and {bits.dtype})")
-    xyz = np.unpackbits(bits, axis=-1, count=size).view(bool)
-    zyx = np.ascontiguousarray(xyz.transpose(0, 3, 2, 1))
-    try:
+    with _files.reading(os.fspath(path), 'labelled grids of voxels'):
+        missing = set(keys) - set(found)
+        if missing:
+            raise ValueError(f'Expected the arrays {list(keys)} (got no '
+                             f'{sorted(missing)})')
+        bits, label = (found[key] for key in keys)
+        size = bits.shape[1] if bits.ndim == 4 else 0
+        packed = (size, size, -(-size // 8))
+        if bits.dtype != np.uint8 or not size or bits.shape[1:] != packed:
+            raise ValueError(
+                f"Expected '{split}' of shape [n, S, S, ceil(S / 8)] and "
+                f"dtype uint8, bits of cubes (got {list(bits.shape)} and "
+                f"{bits.dtype})")
+        if label.dtype.kind not in 'iu':
+            raise ValueError(f"Expected '{split}_label' to hold integers "
+                             f"(got {label.dtype})")
+        xyz = np.unpackbits(bits, axis=-1, count=size).view(bool)
+        zyx = np.ascontiguousarray(xyz.transpose(0, 3, 2, 1))
         return VoxelGrids(torch.from_numpy(zyx).unsqueeze(1),
                           torch.from_numpy(label.astype(np.int64)),
                           list(MODELNET10), transform)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
 
 
 # Rotations ###################################################################
@@ -164,7 +161,7 @@ def rotate_voxels(voxels: Tensor, R, order: int = 3) -> Tensor:
     Args:
         voxels (Tensor): The grids.
         R (Tensor): The matrix, which acts on *(x, y, z)*.
-        order (int, optional): The degree of the splines.
+        order (int, optional): The degree of the splines, 0 to 5.
             (default: :obj:`3`)
 
     Shapes:
@@ -174,23 +171,40 @@ def rotate_voxels(voxels: Tensor, R, order: int = 3) -> Tensor:
     Raises:
         ValueError: If the grid is no cube or the matrix not orthogonal.
     """
-    shape = voxels.shape
+    checks.tensor('voxels', voxels, _items.NUMBERS)
+    checks.has_values('voxels', voxels, 'interpolation')
+    order, shape = checks.integer('order', order, 0, 5), voxels.shape
     if len(shape) < 3 or len(set(shape[-3:])) != 1:
         raise ValueError(f"Expected 'voxels' of shape [*, S, S, S] (got "
                          f"{list(shape)})")
-    R = np.asarray(R, dtype=np.float64)
-    if R.shape != (3, 3) or not np.allclose(R @ R.T, np.eye(3), atol=1e-5):
-        raise ValueError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
-                         f"(got {R.tolist()})")
+    R = _matrix(R)
     pull = R.T[::-1, ::-1]  # from a voxel (z, y, x) to where it came from
     if np.allclose(pull, pull.round(), atol=1e-6):
         return _turned(voxels, pull.round())
     centre = (np.array(shape[-3:]) - 1) / 2
+    if not voxels.numel():
+        return voxels.clone()
     grids = voxels.detach().reshape(-1, *shape[-3:]).cpu()
-    grids = grids if grids.is_floating_point() else grids.float()
+    dtype = voxels.dtype if voxels.is_floating_point() else torch.float32
+    grids = grids.to(torch.promote_types(dtype, torch.float32))
     out = [affine_transform(grid, pull, centre - pull @ centre, order=order)
            for grid in grids.numpy()]
-    return torch.from_numpy(np.stack(out)).view(shape).to(voxels.device)
+    return torch.from_numpy(np.stack(out)).view(shape).to(voxels.device,
+                                                          dtype)
+
+
+def _matrix(R) -> np.ndarray:
+    """An orthogonal matrix from whatever holds one."""
+    try:
+        R = R.detach().cpu() if isinstance(R, torch.Tensor) else R
+        R = np.asarray(R).astype(np.float64, casting='same_kind')
+    except Exception as error:
+        raise TypeError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
+                        f"(got {checks.show(R)})") from error
+    if R.shape != (3, 3) or not np.allclose(R @ R.T, np.eye(3), atol=1e-5):
+        raise ValueError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
+                         f"(got {checks.show(R.tolist())})")
+    return R
 
 
 def _turned(voxels: Tensor, pull) -> Tensor:
