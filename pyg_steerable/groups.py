@@ -46,8 +46,13 @@ def read_orthogonal(name: str, matrices, what: str = 'matrix'
             f"Expected every {what} in '{name}' to be orthogonal, R R^T = 1 "
             f"(got {what} {i} with a deviation of {error[i]:.1e}). Make it "
             f"orthogonal first, e.g. by its polar decomposition")
-    u, _, v = np.linalg.svd(array)
-    return u @ v, float(error.max())
+    return nearest_orthogonal(array), float(error.max())
+
+
+def nearest_orthogonal(matrices) -> np.ndarray:
+    """The polar factors, :math:`[n, 3, 3]`."""
+    u, _, v = np.linalg.svd(np.asarray(matrices))
+    return u @ v
 
 
 def read_matrices(name: str, R) -> Tensor:
@@ -352,7 +357,7 @@ class Group:
         if R.dim() != 2:
             raise ValueError(f"Expected 'R' of shape [3, 3] (got "
                              f"{list(R.shape)})")
-        return bool(self._members(R[None].numpy(), tol)[0])
+        return bool(self._members(nearest_orthogonal(R[None]), tol)[0])
 
     def _members(self, g: np.ndarray, tol: float) -> np.ndarray:
         """Which orthogonal matrices :math:`[n, 3, 3]` are elements."""
@@ -384,7 +389,7 @@ class Group:
             ValueError: If a matrix does not belong to the group.
         """
         R = read_matrices(name, R)
-        flat = R.reshape(-1, 3, 3).numpy()
+        flat = nearest_orthogonal(R.reshape(-1, 3, 3))
         good = self._members(flat, 1e-5)
         if not good.all():
             bad = int(np.argmin(good))
