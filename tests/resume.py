@@ -1,4 +1,5 @@
 """An example is killed and started again."""
+import random
 import signal
 import subprocess
 import sys
@@ -9,34 +10,82 @@ import torch
 
 EXAMPLES = Path(__file__).parent.parent / 'examples'
 sys.path.insert(0, str(EXAMPLES))
+KEPT = ('last.ckpt', 'best.ckpt', 'metrics.csv', 'results.json',
+        'options.json')
 
 
-def assert_resumes(tmp_path, script: str, main, options: list[str],
-                   keys: list[str]) -> None:
-    """Checks that the results and weights are those of an uninterrupted
-    run.
-    """
-    whole = main([*options, '--out', str(tmp_path / 'whole')])
-    part = tmp_path / 'part'
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / script), *options, '--out',
-         str(part)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.time() + 120
-    while not (part / 'last.ckpt').exists():
-        assert process.poll() is None and time.time() < limit
-        time.sleep(0.01)
+def start(script: str, options: list[str], out: Path) -> subprocess.Popen:
+    """An example in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / script), *options, '--out', str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_when(process: subprocess.Popen, moment) -> bool:
+    """Kills a process at a moment; False if it ended before."""
+    limit = time.monotonic() + 120
+    while not moment():
+        assert time.monotonic() < limit
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()
+            return False
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (part / 'results.json').exists(), 'ended before it was killed'
-    resumed = main([*options, '--out', str(part)])
-    for key in keys:
-        assert resumed[key] == whole[key]
-    first, second = (
-        torch.load(tmp_path / name / 'last.ckpt', weights_only=False)
-        for name in ('whole', 'part'))
-    for key, value in first['state_dict'].items():
-        assert torch.equal(value, second['state_dict'][key]), key
-    logs = [(tmp_path / name / 'metrics.csv').read_text().count('\n')
-            for name in ('whole', 'part')]
-    # Killed between an epoch's checkpoint and its last line in the log.
-    assert logs[0] - logs[1] in (0, 1)
+    return True
+
+
+def kill_again_and_again(script: str, options: list[str], out: Path,
+                         kills: int, seed: int, pause: float) -> list[str]:
+    """Starts a run and kills it, at a random time after it has begun to
+    write, until it was killed so often or has ended; which files there were.
+    """
+    generator, found = random.Random(seed), []
+    for _ in range(kills):
+        process = start(script, options, out)
+        # Not while the interpreter imports: that is most of the time.
+        begun = time.time()
+        alive = kill_when(process, lambda: any(
+            p.stat().st_mtime > begun for p in files(out)))
+        if not alive:
+            break
+    return found
+
+
+def files(out: Path) -> list[Path]:
+    """What there is of a run, and what is being written."""
+    return [p for p in out.glob('*') if p.is_file()]
+
+
+def assert_same_runs(first: Path, second: Path) -> None:
+    """Checks that checkpoints, logs and results are equal, number by
+    number.
+    """
+    for name in KEPT:
+        assert (first / name).exists() and (second / name).exists(), name
+        if name.endswith('.ckpt'):
+            a, b = (torch.load(folder / name, weights_only=True)
+                    for folder in (first, second))
+            assert_equal(a, b, name)
+        else:
+            assert ((first / name).read_text() ==
+                    (second / name).read_text()), name
+    left = [p.name for p in second.iterdir() if p.name.endswith('.part')]
+    assert not left, left
+
+
+def assert_equal(a, b, place: str) -> None:
+    """Checks that nested values are equal."""
+    assert type(a) is type(b), place
+    if isinstance(a, dict):
+        assert set(a) == set(b), place
+        for key in a:
+            assert_equal(a[key], b[key], f'{place}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_equal(x, y, f'{place}[{i}]')
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), place
+    else:
+        assert a == b or a != a and b != b, (place, a, b)
