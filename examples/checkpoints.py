@@ -3,6 +3,7 @@ the log of the run inside, so that both are always of the same epoch.
 """
 from __future__ import annotations
 
+import copy
 import csv
 import numbers
 import pickletools
@@ -23,6 +24,8 @@ NAMES = {'torch._utils _rebuild_tensor_v2', 'collections OrderedDict'} | {
     f'torch {kind}Storage' for kind in (
         'Float', 'Double', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char',
         'Byte', 'Bool')}
+#: What steps change in the state of an optimiser and a schedule.
+CHANGING = {'state', 'lr', 'last_epoch', '_step_count', '_last_lr'}
 KEYS = {'state_dict', 'epoch', 'global_step'}
 
 
@@ -222,25 +225,41 @@ class LastAndBest(Checkpoint):
 def _check_training(state: dict, trainer, module, key: str) -> None:
     """Raises an error unless a checkpoint has the form of this training."""
     check_form(dict(module.state_dict()), state['state_dict'], 'state_dict')
-    optimizers, schedules = module.configure_optimizers()
-    check_form([s.state_dict() for s in schedules], state['lr_schedulers'],
-               'lr_schedulers')
-    check_form([o.state_dict()['param_groups'] for o in optimizers],
-               [o['param_groups'] for o in state['optimizer_states']],
-               'param_groups')
-    for optimizer, found in zip(optimizers, state['optimizer_states']):
-        parameters = [p for g in optimizer.param_groups for p in g['params']]
-        for i, moments in found['state'].items():
-            for name, value in moments.items():
-                if isinstance(value, Tensor) and value.dim():
-                    check_form(parameters[i].detach(), value, name)
+    optimizers, schedules = copy.deepcopy(module).configure_optimizers()
+    for optimizer, schedule in zip(optimizers, schedules):
+        for group in optimizer.param_groups:  # one step, to have its moments
+            for parameter in group['params']:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        schedule.step()
+    for name, expected in (('optimizer_states', optimizers),
+                           ('lr_schedulers', schedules)):
+        expected = [thing.state_dict() for thing in expected]
+        check_form(expected, state[name], name)
+        _check_settings(expected, state[name], name)
     check_form(trainer.fit_loop.state_dict(), state['loops']['fit_loop'],
                'fit_loop')
     epoch, log = state['epoch'], state['callbacks'][key]
     check_form({'rows': log['rows'], 'score': 0., 'epoch': 0}, log, 'log')
+    progress = state['loops']['fit_loop']['epoch_progress']['current']
     if (not 0 <= epoch < trainer.max_epochs
+            or progress['processed'] != epoch + 1
+            or progress['completed'] not in (epoch, epoch + 1)
             or [row['epoch'] for row in log['rows']] != list(range(epoch + 1))
             or not all(isinstance(v, numbers.Real) and isinstance(k, str)
                        for row in log['rows'] for k, v in row.items())):
         raise ValueError(f'its log is not that of {epoch + 1} of '
                          f'{trainer.max_epochs} epochs')
+
+
+def _check_settings(expected, found, place: str) -> None:
+    """Raises a ValueError where numbers differ that no step changes."""
+    if isinstance(expected, dict):
+        for key in expected:
+            if key not in CHANGING:
+                _check_settings(expected[key], found[key], f'{place}.{key}')
+    elif isinstance(expected, (list, tuple)):
+        for i, (a, b) in enumerate(zip(expected, found)):
+            _check_settings(a, b, f'{place}[{i}]')
+    elif expected != found:
+        raise ValueError(f'{place} is {found} rather than {expected}')

@@ -4,6 +4,7 @@ plots.
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 import time
@@ -113,6 +114,7 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
     warnings.filterwarnings('ignore', '.*smaller than the logging interval.*')
     warnings.filterwarnings('ignore', '.*LeafSpec.*')
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     kept = LastAndBest(args.out, monitor)
     callbacks = [kept, SeedEachBatch(args.seed)]
     if not args.quiet:

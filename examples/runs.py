@@ -69,7 +69,7 @@ def fingerprint(path: Path) -> str | None:
     """What tells the content of a file, or of a folder (by the names, sizes
     and times of its files), from another; None if there is nothing.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=8)
     if path.is_file():
         with path.open('rb') as file:
             while block := file.read(1 << 20):
