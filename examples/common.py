@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import signal
 import time
@@ -22,7 +23,11 @@ from torch_geometric.loader import DataLoader
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import LogFormatter  # noqa: E402
+from matplotlib.ticker import (  # noqa: E402
+    AutoLocator,
+    LogLocator,
+    MaxNLocator,
+)
 
 
 def channels_for(parameters: int, build, most: int = 64) -> int:
@@ -211,14 +216,27 @@ def plot_learning_curve(out: Path, columns: dict[str, str], ylabel: str,
     figure, axes = plt.subplots(figsize=(5, 3.5), constrained_layout=True)
     for key, label in columns.items():
         if key in metrics:
-            axes.plot(*zip(*metrics[key]), label=label, marker='.')
+            epoch, values = zip(*metrics[key])
+            axes.plot([e + 1 for e in epoch], values, marker='.',
+                      label=f'{label}, {values[-1]:.4g} in the end')
     axes.set(xlabel='epoch', ylabel=ylabel, yscale=yscale)
-    if yscale == 'log':  # 200 rather than 2 x 10^2
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if yscale == 'log':
+        label_log_axis(axes)
     axes.grid(alpha=0.3, which='both')
-    axes.legend()
+    axes.legend(fontsize=8)
     return save_figure(figure, Path(out) / 'learning_curve.png')
+
+
+def label_log_axis(axes) -> None:
+    """Several numbers beside a logarithmic axis, however short or long."""
+    low, high = axes.get_ylim()
+    decades = math.log10(high / low) if low > 0 else 1.
+    axes.yaxis.set_major_locator(
+        AutoLocator() if decades < 1 else
+        LogLocator(subs=(1., 2., 5.) if decades < 3 else (1., )))
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_formatter('')
 
 
 def plot_predictions(out: Path, predicted, true, unit: str,

@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from commandline import new_parser  # noqa: E402
-from common import plt, save_figure  # noqa: E402
+from common import label_log_axis, plt, save_figure  # noqa: E402
 from runs import save_json  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
@@ -134,12 +134,10 @@ def main(argv=None) -> dict:
                   label=label)
     axes.set(xlabel='width of the blobs [voxels]', yscale='log',
              ylabel='relative equivariance error [%]')
-    axes.yaxis.set_major_locator(plt.LogLocator(subs=(1., 2., 5.)))
-    axes.yaxis.set_major_formatter('{x:g}')
-    axes.yaxis.set_minor_formatter('')
+    axes.margins(y=0.3)
+    label_log_axis(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc='lower left')
-    axes.margins(y=0.3)
     print(f"plot: {save_figure(figure, args.out / 'equivariance.png')}")
     return table
 
