@@ -141,9 +141,8 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
     except SystemExit:  # what lightning makes of Ctrl-C
         if not trainer.interrupted:
             raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
+        signal.signal(signal.SIGINT, handler)  # which lightning took away
         raise KeyboardInterrupt
     return trainer, kept
 

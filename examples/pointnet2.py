@@ -95,12 +95,14 @@ class SteerablePointNet2(torch.nn.Module):
         super().__init__()
         hidden = FieldType.sphere(channels, 2, group)
         invariants = FieldType('128x0e', group)
-        self.level1 = SteerableLevel(0.5, 0.3, FieldType('1o', group), hidden)
+        self.level1 = SteerableLevel(0.5, 0.3, FieldType('0e', group), hidden)
         self.level2 = SteerableLevel(0.25, 0.6, hidden, invariants)
         self.head = MLP([128, 128, num_classes], dropout=0.3)
 
     def forward(self, pos, batch):
-        x, pos, batch = self.level1(pos, pos, batch)  # positions are vectors
+        # Positions as features would change with a shift; a constant does not.
+        x = pos.new_ones(len(pos), 1)
+        x, pos, batch = self.level1(x, pos, batch)
         x, pos, batch = self.level2(x, pos, batch)
         return self.head(global_max_pool(x, batch))
 
