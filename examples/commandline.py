@@ -47,7 +47,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
                        help="'auto', 'cpu', 'cuda', 'mps' (lightning's "
                        "accelerator)")
     group.add_argument('--devices', default='auto',
-                       help='how many; torchrun sets it')
+                       help='one for each process: as many as torchrun '
+                       'starts, else 1')
     group.add_argument('--threads', type=int, default=None,
                        help='CPU threads (default: all)')
     group.add_argument('--compile', action='store_true',

@@ -148,16 +148,21 @@ def fit(module: L.LightningModule, train_loader, valid_loader, args,
 
 
 def _processes(args) -> dict:
-    """The trainer's devices and nodes: what torchrun started, else
-    --devices. ('auto' means one process on a CPU, torchrun or not.)
+    """The trainer's devices and nodes: what torchrun started, else one
+    process. (Left to itself, the trainer takes one process on a CPU, torchrun
+    or not, and would start more where there are more GPUs, to which
+    EpochSampler would give the same data.)
     """
     if 'LOCAL_WORLD_SIZE' in os.environ:
         devices = int(os.environ['LOCAL_WORLD_SIZE'])
         return dict(devices=devices, strategy='ddp' if int(
             os.environ['WORLD_SIZE']) > 1 else 'auto',
             num_nodes=int(os.environ['WORLD_SIZE']) // devices)
-    return dict(devices=args.devices if str(args.devices) == 'auto' else
-                int(args.devices))
+    if str(args.devices) not in ('auto', '1'):
+        raise ValueError(f"Expected '--devices' to be 1 or 'auto' without "
+                         f"torchrun (got {args.devices!r}). Start more with "
+                         f"'torchrun --nproc-per-node {args.devices}'")
+    return dict(devices=1)
 
 
 class Progress(TQDMProgressBar):

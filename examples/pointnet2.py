@@ -17,7 +17,12 @@ import time
 from pathlib import Path
 
 import torch
-from torch_geometric.nn import MLP, PointNetConv, global_max_pool
+from torch_geometric.nn import (
+    MLP,
+    PointNetConv,
+    global_max_pool,
+    global_mean_pool,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from commandline import new_parser  # noqa: E402
@@ -95,13 +100,13 @@ class SteerablePointNet2(torch.nn.Module):
         super().__init__()
         hidden = FieldType.sphere(channels, 2, group)
         invariants = FieldType('128x0e', group)
-        self.level1 = SteerableLevel(0.5, 0.3, FieldType('0e', group), hidden)
+        self.level1 = SteerableLevel(0.5, 0.3, FieldType('1o', group), hidden)
         self.level2 = SteerableLevel(0.25, 0.6, hidden, invariants)
         self.head = MLP([128, 128, num_classes], dropout=0.3)
 
     def forward(self, pos, batch):
-        # Positions as features would change with a shift; a constant does not.
-        x = pos.new_ones(len(pos), 1)
+        # Vectors. Seen from the centre: positions would change with a shift.
+        x = pos - global_mean_pool(pos, batch)[batch]
         x, pos, batch = self.level1(x, pos, batch)
         x, pos, batch = self.level2(x, pos, batch)
         return self.head(global_max_pool(x, batch))
@@ -120,7 +125,7 @@ def train(model, loader, optimizer):
             model(data.pos, data.batch), data.y)
         loss.backward()
         optimizer.step()
-        total += float(loss) * data.num_graphs
+        total += float(loss.detach()) * data.num_graphs
     return total / len(loader.dataset)
 
 

@@ -91,7 +91,8 @@ def fingerprint(path: Path) -> str | None:
 
 def describe(args: Namespace, script: str) -> dict:
     """Everything that the result depends on, as JSON holds it."""
-    values = {'pyg_steerable': __version__, 'script': Path(script).name}
+    values = {'pyg_steerable': __version__, 'script': Path(script).name,
+              'processes': int(os.environ.get('WORLD_SIZE', 1))}
     options = {key: value for key, value in sorted(vars(args).items())
                if key not in FREE}
     # Beside --source, --root is a folder for downloads.

@@ -175,6 +175,11 @@ def test_the_protocol_that_is_compared():
 
 def test_from_pointnet_to_steerable():
     import pointnet2
+    net = pointnet2.SteerablePointNet2(4).double().eval()
+    pos, batch = torch.rand(99, 3).double(), torch.arange(99) // 50
+    with torch.no_grad():
+        change = net(pos + 1, batch) - net(pos, batch)
+    assert change.abs().max() < 1e-10
     found = pointnet2.main(['--epochs', '3', '--train', '200', '--test',
                             '100', '--points', '96'])
     assert set(found) == {'pointnet', 'steerable'}

@@ -72,6 +72,18 @@ def test_other_options_are_refused(trained, options, said):
                if p.name != '.lock')
 
 
+def test_other_number_of_processes(trained, monkeypatch):
+    """Each has batches of its own."""
+    args = qm9.parse([*QUIET, '--out', str(trained[0])])
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='processes: 1 before, 2 now'):
+        with runs.run_folder(args, 'qm9.py'):
+            pass
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='torchrun --nproc-per-node 2'):
+        run(trained[0], '--devices', '2')
+
+
 def test_options_that_change_nothing(trained, tmp_path):
     out = copy(trained, tmp_path)
     assert run(out, '--threads', '1', '--devices', '1') == trained[1]
