@@ -232,12 +232,12 @@ def _check_training(state: dict, trainer, module, key: str) -> None:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         schedule.step()
-    expected = [optimizer.state_dict() for optimizer in optimizers]
-    for have, found in zip(expected, state['optimizer_states']):
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    for have, found in zip(states, state['optimizer_states']):
         have['state'] = {i: moments for i, moments in have['state'].items()
                          if i in found['state']}  # no gradient, no moments
     for name, expected in (
-            ('optimizer_states', expected),
+            ('optimizer_states', states),
             ('lr_schedulers', [s.state_dict() for s in schedules])):
         check_form(expected, state[name], name)
         _check_settings(expected, state[name], name)

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ FILES = ('results.json', 'last.ckpt', 'best.ckpt', 'metrics.csv',
          'learning_curve.png', 'predictions.png', 'confusion.png',
          'options.json')
 STOPPED = 130  # the exit status after Ctrl-C, as shells have it
+_children: set[subprocess.Popen] = set()
 
 
 # Files #######################################################################
@@ -230,7 +232,10 @@ def run_script(script: str, folder: Path, options: list[str]) -> dict:
         command = [sys.executable, str(Path(__file__).with_name(script)),
                    *command]
         with (folder / 'log.txt').open('a') as log:
-            code = subprocess.call(command, stdout=log, stderr=log)
+            child = subprocess.Popen(command, stdout=log, stderr=log)
+            _children.add(child)
+            code = child.wait()
+            _children.discard(child)
         if code == STOPPED:
             raise KeyboardInterrupt
         if code:
@@ -254,6 +259,14 @@ def run_all(tasks: list, run: Callable, jobs: int = 1) -> Iterator[tuple]:
             left = (time.monotonic() - start) / (i + 1) * (len(tasks) - i - 1)
             print(f'  {i + 1} of {len(tasks)} runs, about '
                   f'{clock(left)} left', flush=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in list(_children):
+            try:  # Ctrl-C reaches it too; a signal to this process does not
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGINT)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -294,15 +294,20 @@ def test_killed_while_it_starts_again(trained, tmp_path):
     assert qm9.main(argv)['test_mae'] != trained[1]['test_mae']
 
 
-def test_ctrl_c(tmp_path):
-    command = [sys.executable, str(EXAMPLES / 'qm9.py'), '--quiet',
-               '--device', 'cpu', '--threads', '1', '--epochs', '1000',
-               '--out', str(tmp_path), '--fresh']
+@pytest.mark.parametrize('script, inside', [
+    ('qm9.py', '.'), ('groups.py', 'M_harmonic_0')])
+def test_ctrl_c(tmp_path, script, inside):
+    """Also of what runs others, where they must not go on alone."""
+    command = [sys.executable, str(EXAMPLES / script), '--device', 'cpu',
+               '--threads', '1', '--epochs', '1000', '--out', str(tmp_path),
+               '--fresh']
+    command += (['--quiet'] if script == 'qm9.py' else
+                ['--smoke', '--groups', 'M', '--seeds', '0'])
     process = subprocess.Popen(command, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
     limit = time.monotonic() + 120
-    while not (tmp_path / 'last.ckpt').exists():
+    while not (tmp_path / inside / 'last.ckpt').exists():
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -310,7 +315,11 @@ def test_ctrl_c(tmp_path):
     assert process.returncode == 130
     assert 'to continue, run again:' in said and 'Traceback' not in complained
     again = said.strip().splitlines()[-1].split()
-    assert again[1].endswith('qm9.py') and '--fresh' not in again
+    assert again[1].endswith(script) and '--fresh' not in again
+    args = (qm9 if script == 'qm9.py' else modelnet40).parse(
+        ['--out', str(tmp_path / inside)])
+    with runs._alone(args.out):  # nobody is there
+        pass
     assert str(tmp_path) in again and '1000' in again
 
 
