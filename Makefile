@@ -15,11 +15,12 @@ PIP := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) \
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test fuzz lint bench clean
 
 help:
 	@echo 'make demo   train a small network on molecules, offline'
 	@echo 'make test   run the tests (ARGS=... goes to pytest)'
+	@echo 'make fuzz   random calls and files (ARGS=... goes to tests/fuzz.py)'
 	@echo 'make lint   check the style'
 	@echo 'make bench  run the benchmarks'
 	@echo 'make clean  remove what make made, .venv included'
@@ -36,6 +37,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest -q $(ARGS) tests
+
+fuzz: $(READY)
+	$(PY) tests/fuzz.py $(ARGS)
 
 lint: $(READY)
 	$(PIP) -q ruff

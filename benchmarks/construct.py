@@ -5,12 +5,15 @@
 
 Every figure comes from a fresh process: nothing is cached between them.
 """
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'examples'))
+from commandline import new_parser  # noqa: E402
 
 GROUPS = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
           'SO(2)xMxInv', 'SO(3)', 'O(3)', 'C4', 'C6', 'D4', 'D6', 'C4xM', 'T',
@@ -45,14 +48,23 @@ def fresh(code):
     return float(done.stdout.split()[-1])
 
 
+def build_parser():
+    parser = new_parser(__doc__)
+    parser.add_argument('--groups', nargs='+', default=GROUPS,
+                        help='symmetries of the layers')
+    parser.add_argument('--channels', type=int, default=16,
+                        help='fields of each degree')
+    parser.add_argument('--degree', type=int, default=3,
+                        help='highest degree of the fields')
+    parser.add_argument('--repeat', type=int, default=1,
+                        help='measurements, of which the median counts')
+    parser.add_argument('--json', metavar='FILE',
+                        help='file to write the figures to (default: none)')
+    return parser
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--groups', nargs='+', default=GROUPS)
-    parser.add_argument('--channels', type=int, default=16)
-    parser.add_argument('--degree', type=int, default=3)
-    parser.add_argument('--repeat', type=int, default=1)
-    parser.add_argument('--json', metavar='FILE')
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
 
     def median(code):
         return statistics.median(fresh(code) for _ in range(args.repeat))

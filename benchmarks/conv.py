@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import torch
 from e3nn import o3
@@ -31,6 +32,9 @@ from scipy.spatial import cKDTree
 
 from pyg_steerable import FieldType
 from pyg_steerable.nn import HarmonicSteerableConv, ImplicitSteerableConv
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'examples'))
+from commandline import new_parser  # noqa: E402
 
 ORDERS = ('aggregate', 'source', 'reference')
 TINY = 32  # nodes of the graph to warm up with
@@ -266,26 +270,43 @@ def print_table(results):
         print(row)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--group', default='O(3)')
-    parser.add_argument('--channels', type=int, default=16)
-    parser.add_argument('--degree', type=int, default=2)
-    parser.add_argument('--hidden', type=int, default=16)
-    parser.add_argument('--nodes', type=int, default=1024)
-    parser.add_argument('--neighbors', type=int, default=15)
-    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
+def build_parser():
+    parser = new_parser(__doc__)
+    parser.add_argument('--group', default='O(3)',
+                        help='symmetry of the layers')
+    parser.add_argument('--channels', type=int, default=16,
+                        help='fields of each degree')
+    parser.add_argument('--degree', type=int, default=2,
+                        help='highest degree of the fields')
+    parser.add_argument('--hidden', type=int, default=16,
+                        help='fields of each degree inside of implicit '
+                        'kernels')
+    parser.add_argument('--nodes', type=int, default=1024,
+                        help='of the graph')
+    parser.add_argument('--neighbors', type=int, default=15,
+                        help='of each node')
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'],
+                        help='where to run')
     parser.add_argument('--threads', type=int, help='one, where other work '
-                        'shares the machine: waiting threads cost much')
-    parser.add_argument('--rounds', type=int, default=10)
+                        'shares the machine: waiting threads cost much '
+                        '(default: all)')
+    parser.add_argument('--rounds', type=int, default=10,
+                        help='most measurements of each layer')
     parser.add_argument('--seconds', type=float, default=15.,
                         help='time to spend on each layer')
     parser.add_argument('--only', nargs='+', metavar='LAYER',
-                        help="e.g. 'implicit, aggregate' e3nn")
-    parser.add_argument('--no-memory', action='store_true')
-    parser.add_argument('--json', metavar='FILE')
+                        help="e.g. 'implicit, aggregate' e3nn (default: "
+                        'all)')
+    parser.add_argument('--no-memory', action='store_true',
+                        help='measure no memory')
+    parser.add_argument('--json', metavar='FILE',
+                        help='file to write the figures to (default: none)')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     dim = FieldType.sphere(args.channels, args.degree, args.group).dim

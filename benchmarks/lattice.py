@@ -23,7 +23,7 @@ import time
 import warnings
 
 import torch
-from conv import machine, peak_memory
+from conv import machine, new_parser, peak_memory
 
 from pyg_steerable import FieldType
 from pyg_steerable.graph.lattice import lattice_graph
@@ -168,27 +168,44 @@ def print_rows(size, kernel_size, results):
         print(row, flush=True)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--sizes', type=int, nargs='+', default=[16, 32, 64])
-    parser.add_argument('--kernels', type=int, nargs='+', default=[3, 5])
+def build_parser():
+    parser = new_parser(__doc__)
+    parser.add_argument('--sizes', type=int, nargs='+', default=[16, 32, 64],
+                        help='voxels along each axis')
+    parser.add_argument('--kernels', type=int, nargs='+', default=[3, 5],
+                        help='voxels along each axis of a stencil')
     parser.add_argument('--occupancy', type=float, nargs='+',
-                        default=[1., 0.2, 0.05, 0.01])
+                        default=[1., 0.2, 0.05, 0.01],
+                        help='shares of voxels that are nodes of sparse '
+                        'graphs')
     parser.add_argument('--pattern', default='ball',
-                        choices=['ball', 'random'])
-    parser.add_argument('--channels', type=int, default=8)
-    parser.add_argument('--degree', type=int, default=1)
-    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
-    parser.add_argument('--threads', type=int)
-    parser.add_argument('--rounds', type=int, default=5)
+                        choices=['ball', 'random'],
+                        help='where these are')
+    parser.add_argument('--channels', type=int, default=8,
+                        help='fields of each degree')
+    parser.add_argument('--degree', type=int, default=1,
+                        help='highest degree of the fields')
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'],
+                        help='where to run')
+    parser.add_argument('--threads', type=int,
+                        help='CPU threads (default: all)')
+    parser.add_argument('--rounds', type=int, default=5,
+                        help='most measurements of each layer and grid')
     parser.add_argument('--seconds', type=float, default=15.,
                         help='time to spend on each layer and grid')
     parser.add_argument('--only', nargs='+', metavar='LAYER',
-                        default=['conv3d', 'dense', 'graph', 'escnn'])
-    parser.add_argument('--no-memory', action='store_true')
-    parser.add_argument('--json', metavar='FILE')
+                        default=['conv3d', 'dense', 'graph', 'escnn'],
+                        help='what to measure')
+    parser.add_argument('--no-memory', action='store_true',
+                        help='measure no memory')
+    parser.add_argument('--json', metavar='FILE',
+                        help='file to write the figures to (default: none)')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.measure:

@@ -7,12 +7,11 @@ Points are uniform in a cube; the radius is that of a sphere with k of them.
 Every figure comes from a fresh process, times are the best of a few: on a
 machine that others use too, those of the processor say more than the clock.
 """
-import argparse
 import json
 import subprocess
 import sys
 
-from conv import machine
+from conv import machine, new_parser
 
 ENGINES = ('scipy', 'torch', 'torch_cluster', 'pyg_lib')
 
@@ -72,18 +71,28 @@ def measure(**settings):
     return dict(zip(names, map(float, done.stdout.split()[-4:])))
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+def build_parser():
+    parser = new_parser(__doc__)
     parser.add_argument('--sizes', nargs='+', type=int,
-                        default=(1000, 10_000, 100_000))
-    parser.add_argument('--engines', nargs='+', default=ENGINES)
-    parser.add_argument('--k', type=int, default=16)
+                        default=(1000, 10_000, 100_000),
+                        help='numbers of points')
+    parser.add_argument('--engines', nargs='+', default=ENGINES,
+                        help='to compare')
+    parser.add_argument('--k', type=int, default=16,
+                        help='neighbours of each point')
     parser.add_argument('--brute', type=int, default=30_000, metavar='N',
                         help='most points for the engine torch')
-    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
-    parser.add_argument('--repeat', type=int, default=3)
-    parser.add_argument('--json', metavar='FILE')
-    args = parser.parse_args(argv)
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'],
+                        help='where to run')
+    parser.add_argument('--repeat', type=int, default=3,
+                        help='measurements, of which the best counts')
+    parser.add_argument('--json', metavar='FILE',
+                        help='file to write the figures to (default: none)')
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
 
     facts = machine(args)
     print(', '.join(f'{key} {value}' for key, value in facts.items()))

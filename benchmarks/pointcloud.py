@@ -20,7 +20,7 @@ import sys
 import time
 
 import torch
-from conv import EscnnConv, machine, peak_memory
+from conv import EscnnConv, machine, new_parser, peak_memory
 from torch_geometric.nn import MLP, PointNetConv
 
 from pyg_steerable.models import ModelNetClassifier
@@ -120,28 +120,42 @@ def measure(name, points, args):
             'edges': edges, 'memory': peak_memory(args.device) - before}
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+def build_parser():
+    parser = new_parser(__doc__)
     parser.add_argument('--points', type=int, nargs='+',
-                        default=[1024, 4096, 16384, 65536])
+                        default=[1024, 4096, 16384, 65536],
+                        help='of each cloud')
     parser.add_argument('--networks', nargs='+', default=list(NETWORKS),
-                        choices=NETWORKS)
-    parser.add_argument('--group', default='O(3)')
-    parser.add_argument('--channels', type=int, default=16)
-    parser.add_argument('--degree', type=int, default=2)
-    parser.add_argument('--neighbors', type=int, default=15)
+                        choices=NETWORKS,
+                        help='what to measure')
+    parser.add_argument('--group', default='O(3)',
+                        help='symmetry of the layers')
+    parser.add_argument('--channels', type=int, default=16,
+                        help='fields of each degree')
+    parser.add_argument('--degree', type=int, default=2,
+                        help='highest degree of the fields')
+    parser.add_argument('--neighbors', type=int, default=15,
+                        help='of each point')
     parser.add_argument('--ratios', type=float, nargs='+',
                         default=[0.5, 0.5, 0.5, 0.5],
                         help='share of points that each convolution keeps')
-    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
-    parser.add_argument('--threads', type=int)
-    parser.add_argument('--repeat', type=int, default=2)
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'],
+                        help='where to run')
+    parser.add_argument('--threads', type=int,
+                        help='CPU threads (default: all)')
+    parser.add_argument('--repeat', type=int, default=2,
+                        help='measurements, of which the best counts')
     parser.add_argument('--most-gigabytes', type=float, default=12.,
                         help='a network that took a quarter of it is not '
                         'tried on the next size')
-    parser.add_argument('--json', metavar='FILE')
+    parser.add_argument('--json', metavar='FILE',
+                        help='file to write the figures to (default: none)')
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.measure:

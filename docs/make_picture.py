@@ -1,4 +1,8 @@
-"""Draws docs/kernels.png: kernels from scalars to scalars and vectors."""
+"""Draws docs/kernels.png, kernels from scalars to scalars and vectors, and
+docs/groups.png, the bars of a table in examples/README.md.
+"""
+import re
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -29,8 +33,25 @@ def kernel_on(group: str, plane: tuple[int, int], grid: torch.Tensor):
     return k[..., 0], k[..., 1 + plane[0]], k[..., 1 + plane[1]]
 
 
-def main() -> None:
-    """Writes the picture beside this file."""
+def draw_groups() -> None:
+    """Draws what the table says: means and deviations. (The accuracies of
+    single runs, which examples/groups.py draws too, were not kept.)
+    """
+    examples = Path(__file__).parent.parent / 'examples'
+    sys.path.insert(0, str(examples))
+    from groups import plot
+    row = re.compile(r'^\| (\S+) \| (harmonic|implicit) \| [^|]+\| '
+                     r'([\d.]+) ± ([\d.]+) \|', re.M)
+    table = {}
+    for group, kernel, mean, std in row.findall(
+            (examples / 'README.md').read_text()):
+        table.setdefault(group, {})[kernel] = {'z/z': {
+            'mean': float(mean), 'std': float(std), 'values': []}}
+    plot(table, Path(__file__).parent)
+
+
+def draw_kernels() -> None:
+    """Draws random kernels of some groups."""
     fine, coarse = torch.linspace(-2, 2, 121), torch.linspace(-1.8, 1.8, 13)
     figure, axes = plt.subplots(2, len(GROUPS), figsize=(12, 4.4),
                                 constrained_layout=True)
@@ -50,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    draw_kernels()
+    draw_groups()

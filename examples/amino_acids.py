@@ -30,7 +30,8 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from common import add_training_options  # noqa: E402
+from commandline import add_training_options, new_parser  # noqa: E402
+from runs import run_folder  # noqa: E402
 
 from pyg_steerable.datasets import (  # noqa: E402
     AminoAcidEnvironments,
@@ -41,34 +42,45 @@ from pyg_steerable.models import AminoAcidNet  # noqa: E402
 SUFFIXES = ('.pdb', '.ent', '.cif', '.mmcif')
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--root', type=Path, default=None,
                       help='folder of PDB or mmCIF files, also .gz '
                       '(default: chains made here)')
     data.add_argument('--on-error', default='error',
-                      choices=['error', 'skip'], help='damaged files')
+                      choices=['error', 'skip'],
+                      help='what to do about damaged files')
     data.add_argument('--valid', type=int, default=10,
                       help='proteins for validation; a quarter is for test')
-    data.add_argument('--split-seed', type=int, default=0)
+    data.add_argument('--split-seed', type=int, default=0,
+                      help='which proteins are for training, validation and '
+                      'test')
     data.add_argument('--radius', type=float, default=12.,
                       help='of the surroundings, in Angstrom')
     data.add_argument('--size', type=int, default=48,
                       help='voxels along twice the radius')
     model = parser.add_argument_group('model')
     model.add_argument('--channels', type=int, nargs=4,
-                       default=[4, 8, 16, 32])
-    model.add_argument('--degree', type=int, default=3)
-    model.add_argument('--hidden', type=int, default=2048)
-    model.add_argument('--dropout', type=float, default=0.5)
+                       default=[4, 8, 16, 32],
+                       help='fields of each degree, of the four convolutions')
+    model.add_argument('--degree', type=int, default=3,
+                       help='highest degree of the fields')
+    model.add_argument('--hidden', type=int, default=2048,
+                       help='width of the classifier')
+    model.add_argument('--dropout', type=float, default=0.5,
+                       help='in the classifier')
     add_training_options(parser)
     parser.set_defaults(epochs=10, batch_size=25, weight_decay=1e-3)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.smoke:
         parser.set_defaults(size=37, channels=[1, 1, 1, 1], degree=1,
@@ -149,6 +161,12 @@ def weights_decay(net: torch.nn.Module, args):
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     data = load(args)
     split = data.split(args.split_seed, args.valid)

@@ -33,7 +33,8 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
-from common import add_training_options  # noqa: E402
+from commandline import add_training_options, new_parser  # noqa: E402
+from runs import run_folder  # noqa: E402
 
 from pyg_steerable.datasets import GaussianDensities, load_cath  # noqa: E402
 from pyg_steerable.graph import RandomGroupElement  # noqa: E402
@@ -55,11 +56,11 @@ PAPER = {1: (65.7, 60.9), 2: (64.2, 60.3), 4: (61.8, 57.3), 8: (59.8, 54.6),
 NETS = ('steerable', 'cnn')
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults, of the steerable network on all of
+    the training set.
+    """
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--npz', default=None, metavar='FILE',
                       help='(default: chains made here)')
@@ -68,23 +69,34 @@ def parse(argv=None) -> argparse.Namespace:
     data.add_argument('--size', type=int, default=50,
                       help='voxels along each axis, of 100 Angstrom in all')
     model = parser.add_argument_group('model')
-    model.add_argument('--net', default='steerable', choices=NETS)
+    model.add_argument('--net', default='steerable', choices=NETS,
+                       help='steerable network or its conventional rival')
     model.add_argument('--channels', type=int, nargs='+', default=None,
-                       help='of each stage')
+                       help='of each stage (default: those of the paper, '
+                       'different for either network)')
     model.add_argument('--blocks', type=int, nargs='+', default=[3, 4, 6, 3],
-                       help='of each stage')
-    model.add_argument('--degree', type=int, default=3)
-    model.add_argument('--invariants', type=int, default=256)
+                       help='residual blocks of each stage')
+    model.add_argument('--degree', type=int, default=3,
+                       help='highest degree of the fields')
+    model.add_argument('--invariants', type=int, default=256,
+                       help='scalars before the classifier')
     add_training_options(parser)
     add_schedule_options(parser, hold=40, decay=0.94)
-    parser.add_argument('--l1', type=float, default=None,
+    parser.add_argument('--l1', type=float, default=1e-8,
                         help='weight of the sum of absolute parameters')
+    parser.set_defaults(batch_size=16, lr=0.1)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     cnn = NETS.index(args.net)
     epochs, hold, decay, *rest = RECIPES[args.reduce]
-    parser.set_defaults(epochs=epochs, hold=hold, decay=decay, batch_size=16,
+    parser.set_defaults(epochs=epochs, hold=hold, decay=decay,
                         l1=rest[cnn], weight_decay=rest[cnn],
                         lr=5e-4 if cnn else 0.1)
     if args.smoke:
@@ -166,6 +178,12 @@ def build_network(args, num_classes: int, in_channels: int):
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     path = args.npz
     if path is None:

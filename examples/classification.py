@@ -3,7 +3,6 @@ figures and plots.
 """
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch_geometric.loader import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
+from commandline import new_parser  # noqa: E402
 from common import (  # noqa: E402
     Augmented,
     cosine_schedule,
@@ -24,9 +24,9 @@ from common import (  # noqa: E402
     plot_confusion,
     plot_learning_curve,
     plt,
-    run_script,
-    save_json,
+    save_figure,
 )
+from runs import going_on, run_all, run_script, save_json  # noqa: E402
 
 
 class Classification(L.LightningModule):
@@ -51,7 +51,7 @@ class Classification(L.LightningModule):
         loss = self.loss(logits, batch.y)
         correct = (logits.argmax(-1) == batch.y).float().mean()
         options |= dict(on_step=False, on_epoch=True, prog_bar=True,
-                        batch_size=batch.num_graphs)
+                        sync_dist=True, batch_size=batch.num_graphs)
         self.log(f'{name}_loss', loss, **options)
         self.log(f'{name}_accuracy', 100 * correct, **options)
         return loss
@@ -63,7 +63,7 @@ class Classification(L.LightningModule):
         return loss
 
     def validation_step(self, batch, _):
-        self._log('val', batch, self(batch), sync_dist=True)
+        self._log('val', batch, self(batch))
 
     def configure_optimizers(self):
         if self.configure is None:
@@ -142,11 +142,10 @@ def items(dataset, transform, args, index=None) -> Augmented:
 
 
 def set_up(args) -> None:
-    """Threads and seed."""
+    """Threads and seed of one run."""
     if args.threads:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed, verbose=False)
-    args.out.mkdir(parents=True, exist_ok=True)
 
 
 def train(args, module: Classification, used, valid,
@@ -157,12 +156,11 @@ def train(args, module: Classification, used, valid,
     """
     print(f'{len(used)} training and {len(valid)} validation items, '
           f'{count_parameters(module.net)} parameters', flush=True)
-    trainer, best = fit(
+    trainer, kept = fit(
         module, *loaders(used, valid, args.batch_size, args.seed, sampler),
         args, monitor, **options)
     if keep == 'best' and trainer.is_global_zero:
-        state = torch.load(best, map_location='cpu', weights_only=False)
-        module.load_state_dict(state['state_dict'])
+        kept.load_best(module)
     module.to(trainer.strategy.root_device)
     return trainer.is_global_zero
 
@@ -201,24 +199,36 @@ def add_comparison_option(parser) -> None:
                         help='run all variants with many --seeds')
 
 
+def comparison_parser(script: str, seeds: list[int], out: str):
+    """The options of compare(); others go to the runs."""
+    parser = new_parser(f'All variants of {script} with many seeds; other '
+                        f'options are passed on to the runs.')
+    add_comparison_option(parser)
+    parser.add_argument('--seeds', type=int, nargs='+', default=seeds,
+                        help='a run of each variant for each')
+    parser.add_argument('--out', type=Path, default=Path(out),
+                        help='folder for the runs, the table and the bars')
+    return parser
+
+
 def compare(argv, script: str, variants: dict[str, list[str]],
             seeds: list[int], out: str, paper: dict[str, float] | None = None
             ) -> dict:
     """Runs an example for each variant, options by name, and each seed,
     unless the run is there already: a table, printed and saved, and bars.
     """
-    parser = argparse.ArgumentParser(script)
-    add_comparison_option(parser)
-    parser.add_argument('--seeds', type=int, nargs='+', default=seeds)
-    parser.add_argument('--out', type=Path, default=Path(out))
-    args, rest = parser.parse_known_args(argv)
+    args, rest = comparison_parser(script, seeds, out).parse_known_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[dict]] = {}
-    for seed in args.seeds:
-        for name, options in variants.items():
-            folder = f"{name.replace(', ', '_').replace(' ', '-')}_{seed}"
-            found = run_script(script, args.out / folder,
-                               [*options, '--seed', str(seed), *rest])
+
+    def run(seed: int, name: str) -> dict:
+        folder = f"{name.replace(', ', '_').replace(' ', '-')}_{seed}"
+        return run_script(script, args.out / folder,
+                          [*variants[name], '--seed', str(seed), *rest])
+
+    tasks = [(seed, name) for seed in args.seeds for name in variants]
+    with going_on(Path(__file__).with_name(script), argv):
+        for (seed, name), found in run_all(tasks, run):
             runs.setdefault(name, []).append(found)
             values = '  '.join(f'{protocol} {value:.2f} %' for protocol, value
                                in found['test_accuracy'].items())
@@ -266,7 +276,4 @@ def _bars(table: dict, out: Path) -> Path:
     axes.set_xticks(range(len(protocols)), protocols)
     axes.set(ylabel='test accuracy [%]', ylim=(0, 105))
     figure.legend(loc='outside upper center', fontsize=8, ncols=2)
-    path = out / 'comparison.png'
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return save_figure(figure, out / 'comparison.png')

@@ -1,55 +1,33 @@
-"""What the examples share: options, trainer, exact resume and plots."""
+"""What the examples share: data in a fixed order, trainer, exact resume and
+plots.
+"""
 from __future__ import annotations
 
-import argparse
 import csv
-import json
+import logging
+import math
 import os
-import subprocess
-import sys
+import signal
+import time
 import warnings
 from pathlib import Path
 
 import lightning as L
 import matplotlib
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
-from lightning.pytorch.loggers import CSVLogger
+from checkpoints import CheckpointFiles, LastAndBest
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from runs import clock, whole_file
 from torch.utils.data.distributed import DistributedSampler
 from torch_geometric.loader import DataLoader
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import LogFormatter  # noqa: E402
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every example has."""
-    group = parser.add_argument_group('training')
-    group.add_argument('--epochs', type=int, default=100)
-    group.add_argument('--batch-size', type=int, default=32)
-    group.add_argument('--lr', type=float, default=1e-3)
-    group.add_argument('--weight-decay', type=float, default=1e-8)
-    group.add_argument('--seed', type=int, default=0)
-    group.add_argument('--device', default='auto',
-                       help="'auto', 'cpu', 'cuda', 'mps' (lightning's "
-                       "accelerator)")
-    group.add_argument('--devices', default='auto',
-                       help='how many; torchrun sets it')
-    group.add_argument('--threads', type=int, default=None,
-                       help='CPU threads (default: all)')
-    group.add_argument('--compile', action='store_true')
-    group.add_argument('--bf16', action='store_true')
-    group.add_argument('--out', type=Path, default=None,
-                       help='folder for logs, checkpoints and plots')
-    group.add_argument('--fresh', action='store_true',
-                       help='start again instead of resuming from --out')
-    group.add_argument('--quiet', action='store_true', help='no bars')
+from matplotlib.ticker import (  # noqa: E402
+    AutoLocator,
+    LogLocator,
+    MaxNLocator,
+)
 
 
 def channels_for(parameters: int, build, most: int = 64) -> int:
@@ -78,24 +56,6 @@ def cosine_schedule(parameters, args):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, args.epochs, args.lr / 100)
     return [optimizer], [schedule]
-
-
-def run_script(script: str, folder: Path, options: list[str]) -> dict:
-    """The results of an example in a process of its own, which goes on where
-    it was stopped; at once if it is done.
-    """
-    results = folder / 'results.json'
-    if not results.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(Path(__file__).with_name(script)),
-                   '--out', str(folder), '--quiet', *options]
-        with (folder / 'log.txt').open('a') as log:
-            code = subprocess.call(command, stdout=log, stderr=log)
-        if code:
-            raise RuntimeError(f"Expected '{' '.join(command)}' to end well "
-                               f"(got exit status {code}; see "
-                               f"{folder / 'log.txt'})")
-    return json.loads(results.read_text())
 
 
 class Augmented(torch.utils.data.Dataset):
@@ -150,107 +110,85 @@ def loaders(train, valid, batch_size: int, seed: int, sampler=None):
             DataLoader(valid, max(batch_size, 128)))
 
 
-def check_checkpoint(path: Path) -> int:
-    """The step that a checkpoint was written at; a ValueError that names the
-    file unless it can be loaded.
-    """
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=False)
-        missing = {'state_dict', 'epoch', 'global_step',
-                   'optimizer_states'} - set(state)
-    except Exception as error:
-        raise ValueError(
-            f"Expected '{path}' to be a checkpoint of this example (got a "
-            f"file that cannot be read, perhaps truncated: {error}). Delete "
-            f"it or pass '--fresh' to start again") from error
-    if missing:
-        raise ValueError(f"Expected '{path}' to be a checkpoint of this "
-                         f"example (got one without {sorted(missing)}). "
-                         f"Delete it or pass '--fresh' to start again")
-    return state['global_step']
-
-
 def fit(module: L.LightningModule, train_loader, valid_loader, args,
-        monitor: str, **options) -> tuple[L.Trainer, Path]:
+        monitor: str, **options) -> tuple[L.Trainer, LastAndBest]:
     """Trains, or goes on where the last checkpoint in :obj:`args.out`
-    stopped. Further options go to the trainer. Returns it, and the path of
-    the best checkpoint. (Only the log may lack a line: that of an epoch whose
-    checkpoint was just written when the run was killed.)
+    stopped. Further options go to the trainer. Returns it, and what kept the
+    checkpoints.
     """
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
-    warnings.filterwarnings('ignore', '.*Checkpoint directory .* exists.*')
-    warnings.filterwarnings('ignore', '.*Experiment logs directory.*')
     warnings.filterwarnings('ignore', '.*smaller than the logging interval.*')
     warnings.filterwarnings('ignore', '.*LeafSpec.*')
-    out = Path(args.out)
-    if args.fresh and out.exists():
-        for old in [*out.glob('*.ckpt'), *out.glob('metrics.csv')]:
-            old.unlink()
-    best = ModelCheckpoint(out, 'best', monitor, mode='min',
-                           enable_version_counter=False)
-    last = ModelCheckpoint(out, 'last', save_top_k=1, monitor=None,
-                           every_n_epochs=1, enable_version_counter=False,
-                           save_on_train_epoch_end=True)
-    callbacks = [best, last, SeedEachBatch(args.seed)]
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    kept = LastAndBest(args.out, monitor)
+    callbacks = [kept, SeedEachBatch(args.seed)]
     if not args.quiet:
-        callbacks.append(TQDMProgressBar(refresh_rate=5))
-    logger = _ResumingCSVLogger(out)
-    callbacks.append(LearningRateMonitor('epoch'))
+        callbacks.append(Progress())
     trainer = L.Trainer(
         max_epochs=args.epochs, accelerator=args.device, **_processes(args),
-        logger=logger, callbacks=callbacks,
+        logger=False, callbacks=callbacks, plugins=[CheckpointFiles()],
         precision='bf16-mixed' if args.bf16 else '32-true',
         enable_progress_bar=not args.quiet, enable_model_summary=False,
         use_distributed_sampler=False, num_sanity_val_steps=0,
-        log_every_n_steps=20, default_root_dir=out, **options)
-    resume = out / 'last.ckpt'
-    if resume.exists():
-        logger.forget_after(check_checkpoint(resume))
+        default_root_dir=args.out, **options)
+    resume = kept.last if kept.last.exists() and not args.fresh else None
+    if resume is not None:
+        kept.restore(trainer, module)
         print(f'resuming from {resume}')
-    trainer.fit(module, train_loader, valid_loader,
-                ckpt_path=resume if resume.exists() else None,
-                weights_only=False)
-    return trainer, Path(best.best_model_path or resume)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train_loader, valid_loader, ckpt_path=resume)
+    except SystemExit:  # what lightning makes of Ctrl-C
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        signal.signal(signal.SIGINT, handler)  # which lightning took away
+        raise KeyboardInterrupt
+    return trainer, kept
 
 
 def _processes(args) -> dict:
-    """The trainer's devices and nodes: what torchrun started, else
-    --devices. ('auto' means one process on a CPU, torchrun or not.)
+    """The trainer's devices and nodes: what torchrun started, else one
+    process. (Left to itself, the trainer takes one process on a CPU, torchrun
+    or not, and would start more where there are more GPUs, to which
+    EpochSampler would give the same data.)
     """
     if 'LOCAL_WORLD_SIZE' in os.environ:
         devices = int(os.environ['LOCAL_WORLD_SIZE'])
         return dict(devices=devices, strategy='ddp' if int(
             os.environ['WORLD_SIZE']) > 1 else 'auto',
             num_nodes=int(os.environ['WORLD_SIZE']) // devices)
-    return dict(devices=args.devices if str(args.devices) == 'auto' else
-                int(args.devices))
+    if str(args.devices) not in ('auto', '1'):
+        raise ValueError(f"Expected '--devices' to be 1 or 'auto' without "
+                         f"torchrun (got {args.devices!r}). Start more with "
+                         f"'torchrun --nproc-per-node {args.devices}'")
+    return dict(devices=1)
 
 
-class _ResumingCSVLogger(CSVLogger):
-    """metrics.csv in the run's folder, continued after a restart."""
-    def __init__(self, folder: Path):
-        super().__init__(folder, name='', version='',
-                         flush_logs_every_n_steps=1)
-        self._before = []
-        path = Path(folder) / 'metrics.csv'
-        if path.exists():
-            with path.open() as file:
-                self._before = list(csv.DictReader(file))
+class Progress(TQDMProgressBar):
+    """A bar for each epoch, and the time that all of the rest will take."""
+    def __init__(self):
+        super().__init__(refresh_rate=5)
 
-    def forget_after(self, step: int) -> None:
-        """Drops the lines of steps that will be taken again."""
-        self._before = [row for row in self._before
-                        if int(row['step']) < step]
+    def on_train_start(self, trainer, module) -> None:
+        super().on_train_start(trainer, module)
+        self.start, self.first = time.monotonic(), trainer.current_epoch
 
-    @property
-    def experiment(self):
-        first = self._experiment is None
-        experiment = super().experiment
-        if first and self._before and hasattr(experiment, 'metrics'):
-            experiment.metrics = list(self._before)
-            experiment.metrics_keys = sorted(
-                {k for row in self._before for k in row})
-        return experiment
+    def on_train_epoch_start(self, trainer, *args) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(
+            f'epoch {trainer.current_epoch + 1} of {trainer.max_epochs}')
+
+    def get_metrics(self, trainer, module) -> dict:
+        """The trainer's, and the time left."""
+        metrics = super().get_metrics(trainer, module)
+        bar = self.train_progress_bar
+        done = trainer.current_epoch - self.first + bar.n / (bar.total or 1)
+        if done > 0:
+            left = trainer.max_epochs - self.first - done
+            left *= (time.monotonic() - self.start) / done
+            metrics['left'] = clock(max(0., left))
+        return metrics
 
 
 def read_metrics(out: Path) -> dict[str, list[tuple[float, float]]]:
@@ -267,6 +205,14 @@ def read_metrics(out: Path) -> dict[str, list[tuple[float, float]]]:
     return {key: sorted(rows.items()) for key, rows in series.items()}
 
 
+def save_figure(figure, path: Path) -> Path:
+    """Writes a figure whole or not at all."""
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=150, format='png')
+    plt.close(figure)
+    return path
+
+
 def plot_learning_curve(out: Path, columns: dict[str, str], ylabel: str,
                         yscale: str = 'log') -> Path:
     """Plots columns of metrics.csv (name -> label) against the epoch."""
@@ -274,17 +220,27 @@ def plot_learning_curve(out: Path, columns: dict[str, str], ylabel: str,
     figure, axes = plt.subplots(figsize=(5, 3.5), constrained_layout=True)
     for key, label in columns.items():
         if key in metrics:
-            axes.plot(*zip(*metrics[key]), label=label, marker='.')
+            epoch, values = zip(*metrics[key])
+            axes.plot([e + 1 for e in epoch], values, marker='.',
+                      label=f'{label}, {values[-1]:.4g} in the end')
     axes.set(xlabel='epoch', ylabel=ylabel, yscale=yscale)
-    if yscale == 'log':  # 200 rather than 2 x 10^2
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if yscale == 'log':
+        label_log_axis(axes)
     axes.grid(alpha=0.3, which='both')
-    axes.legend()
-    path = Path(out) / 'learning_curve.png'
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    axes.legend(fontsize=8)
+    return save_figure(figure, Path(out) / 'learning_curve.png')
+
+
+def label_log_axis(axes) -> None:
+    """Several numbers beside a logarithmic axis, however short or long."""
+    low, high = axes.get_ylim()
+    decades = math.log10(high / low) if low > 0 else 1.
+    axes.yaxis.set_major_locator(
+        AutoLocator() if decades < 1 else
+        LogLocator(subs=(1., 2., 5.) if decades < 3 else (1., )))
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_formatter('')
 
 
 def plot_predictions(out: Path, predicted, true, unit: str,
@@ -296,10 +252,7 @@ def plot_predictions(out: Path, predicted, true, unit: str,
     axes.scatter(true, predicted, s=6, alpha=0.6, linewidths=0)
     axes.set(xlabel=f'true [{unit}]', ylabel=f'predicted [{unit}]',
              title=title)
-    path = Path(out) / 'predictions.png'
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return save_figure(figure, Path(out) / 'predictions.png')
 
 
 def plot_confusion(out: Path, matrix, classes: list[str], title: str
@@ -315,14 +268,4 @@ def plot_confusion(out: Path, matrix, classes: list[str], title: str
     axes.set_yticks(places, classes, fontsize=7)
     axes.set(xlabel='predicted', ylabel='true', title=title)
     figure.colorbar(image, shrink=0.8, label='share of the true class')
-    path = Path(out) / 'confusion.png'
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
-
-
-def save_json(path: Path, values: dict) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(values, indent=2) + '\n')
-    part.replace(path)
+    return save_figure(figure, Path(out) / 'confusion.png')

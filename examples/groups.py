@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import plt, run_script, save_json  # noqa: E402
+from commandline import new_parser  # noqa: E402
+from common import plt, save_figure  # noqa: E402
+from runs import going_on, run_all, run_script, save_json  # noqa: E402
 
 KERNELS = ('harmonic', 'implicit')
 #: Test accuracy in % at full size, (harmonic, implicit), read off the
@@ -37,26 +38,32 @@ PAPER = {
 }
 
 
-def parse(argv=None):
-    """Reads the command line; unknown options go to modelnet40.py."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument('--all', action='store_true',
                         help="the paper's eight groups and five seeds")
     chosen.add_argument('--groups', nargs='+',
-                        default=['SO(2)xM', 'SO(2)', 'SO(3)', 'O(3)'])
+                        default=['SO(2)xM', 'SO(2)', 'SO(3)', 'O(3)'],
+                        help='to compare')
     parser.add_argument('--kernels', nargs='+', default=list(KERNELS),
-                        choices=KERNELS)
+                        choices=KERNELS, help='to compare')
     parser.add_argument('--seeds', type=int, nargs='+', default=None,
-                        help='(default: 0 1 2; with --all 0 1 2 3 4)')
+                        help='a run of everything for each (default: 0 1 2; '
+                        'with --all 0 1 2 3 4)')
     parser.add_argument('--parameters', type=int, default=100000,
                         help='all networks have about so many (the channels '
                         'are chosen)')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
-    parser.add_argument('--out', type=Path, default=Path('runs/groups'))
-    args, rest = parser.parse_known_args(argv)
+    parser.add_argument('--out', type=Path, default=Path('runs/groups'),
+                        help='folder for the runs, the table and the bars')
+    return parser
+
+
+def parse(argv=None):
+    """Reads the command line; unknown options go to modelnet40.py."""
+    args, rest = build_parser().parse_known_args(argv)
     if args.all:
         args.groups = list(PAPER)
     if args.seeds is None:
@@ -112,16 +119,15 @@ def summarise(runs: dict[tuple[str, str], list[dict]]) -> dict:
 
 
 def plot(table: dict, out: Path) -> Path:
-    """Bars like those of the paper, for the main protocol."""
+    """Bars from zero, for the main protocol, and every run as a point."""
     figure, axes = plt.subplots(figsize=(1.6 + 0.9 * len(table), 3.4),
                                 constrained_layout=True)
-    drawn, low = set(), 100.
+    drawn = set()
     for i, entries in enumerate(table.values()):
         for kernel, entry in entries.items():
             k = KERNELS.index(kernel)
             protocol = main_protocol(entry)
             value = entry[protocol]
-            low = min(low, *value['values'])
             axes.bar(i + 0.38 * (k - 0.5), value['mean'], 0.36,
                      yerr=value['std'], capsize=3, color=f'C{k}',
                      label=None if kernel in drawn else f'{kernel} kernels')
@@ -129,13 +135,9 @@ def plot(table: dict, out: Path) -> Path:
                          value['values'], s=8, color='0.2', zorder=3)
             drawn.add(kernel)
     axes.set_xticks(range(len(table)), list(table), rotation=20)
-    axes.set_ylim(bottom=max(0., low - 8))
     axes.set_ylabel(f'test accuracy [%], rotations {protocol}')
     axes.legend(fontsize=8)
-    path = out / 'groups.png'
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return save_figure(figure, out / 'groups.png')
 
 
 def main(argv=None) -> dict:
@@ -143,13 +145,11 @@ def main(argv=None) -> dict:
     args, rest = parse(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     runs: dict[tuple[str, str], list[dict]] = {}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = [((group, kernel), pool.submit(run, args, rest, group, kernel,
-                                              seed))
-                for seed in args.seeds for group in args.groups
-                for kernel in args.kernels]
-        for key, job in jobs:
-            runs.setdefault(key, []).append(job.result())
+    tasks = [(args, rest, group, kernel, seed) for seed in args.seeds
+             for group in args.groups for kernel in args.kernels]
+    with going_on(__file__, argv):
+        for task, found in run_all(tasks, run, args.jobs):
+            runs.setdefault(task[2:4], []).append(found)
             save_json(args.out / 'groups.json', summarise(runs))
     table = summarise(runs)
     for group, entries in table.items():

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import plt, save_json  # noqa: E402
+from commandline import new_parser  # noqa: E402
+from common import label_log_axis, plt, save_figure  # noqa: E402
+from runs import save_json  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
 from pyg_steerable.nn import (  # noqa: E402
@@ -87,19 +89,26 @@ def errors(net, rotations, width: float, size: int, inputs: int):
     return total / inputs
 
 
-def main(argv=None) -> dict:
-    """Prints a table and draws it; returns the mean errors."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', type=int, default=33)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
+    parser.add_argument('--size', type=int, default=33,
+                        help='voxels along each axis')
     parser.add_argument('--widths', type=float, nargs='+',
                         default=[1., 1.5, 2., 3.], help='of the blobs, in '
                         'voxels')
-    parser.add_argument('--rotations', type=int, default=6)
-    parser.add_argument('--inputs', type=int, default=2)
-    parser.add_argument('--out', type=Path, default=Path('runs/lattice'))
-    args = parser.parse_args(argv)
+    parser.add_argument('--rotations', type=int, default=6,
+                        help='random rotations of each density')
+    parser.add_argument('--inputs', type=int, default=2,
+                        help='random densities')
+    parser.add_argument('--out', type=Path, default=Path('runs/lattice'),
+                        help='folder for the table and the plot')
+    return parser
+
+
+def main(argv=None) -> dict:
+    """Prints a table and draws it; returns the mean errors."""
+    args = build_parser().parse_args(argv)
     rotations = Group('SO(3)').sample(
         args.rotations, generator=torch.Generator().manual_seed(1))
     table = {}
@@ -125,14 +134,11 @@ def main(argv=None) -> dict:
                   label=label)
     axes.set(xlabel='width of the blobs [voxels]', yscale='log',
              ylabel='relative equivariance error [%]')
-    axes.yaxis.set_major_locator(plt.LogLocator(subs=(1., 2., 5.)))
-    axes.yaxis.set_major_formatter('{x:g}')
-    axes.yaxis.set_minor_formatter('')
+    axes.margins(y=0.3)
+    label_log_axis(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc='lower left')
-    axes.margins(y=0.3)
-    figure.savefig(args.out / 'equivariance.png', dpi=150)
-    print(f"plot: {args.out / 'equivariance.png'}")
+    print(f"plot: {save_figure(figure, args.out / 'equivariance.png')}")
     return table
 
 

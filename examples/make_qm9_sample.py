@@ -10,22 +10,37 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from pyg_steerable.datasets import _npz, _qm9_npz, _qm9pack, qm9
+sys.path.insert(0, str(Path(__file__).parent))
+from commandline import new_parser  # noqa: E402
+
+from pyg_steerable.datasets import (  # noqa: E402
+    _npz,
+    _qm9_npz,
+    _qm9pack,
+    qm9,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
+    parser.add_argument('--num', type=int, default=2000,
+                        help='number of molecules')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the choice')
+    parser.add_argument('--out', default=qm9.SAMPLE, help='the file to write')
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose molecules at random, find their bonds, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--num', type=int, default=2000,
-                        help='number of molecules')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', default=qm9.SAMPLE)
-    args = parser.parse_args(argv)
-
+    args = build_parser().parse_args(argv)
     rows = _qm9pack.read_tables(_qm9pack.find_tables())
     rng = np.random.default_rng(args.seed)
     keep = np.sort(rng.choice(len(rows), size=args.num, replace=False))

@@ -37,7 +37,8 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
-from common import add_training_options  # noqa: E402
+from commandline import add_training_options, new_parser  # noqa: E402
+from runs import run_folder  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
 from pyg_steerable.datasets import (  # noqa: E402
@@ -58,36 +59,45 @@ VARIANTS = {'steerable': ['--net', 'steerable'], 'cnn': ['--net', 'cnn']}
 ROTATIONS = {'aligned': '1', 'cube': 'O', 'z': 'SO(2)', 'SO(3)': 'SO(3)'}
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line of one run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--npz', default=None, metavar='FILE',
                       help='ModelNet-10 (default: shapes made here)')
     data.add_argument('--train', type=int, default=None,
                       help='use only so many training shapes, a fifth of '
-                      'them for validation')
+                      'them for validation (default: all)')
     data.add_argument('--test', type=int, default=None,
-                      help='use only so many test shapes')
+                      help='use only so many test shapes (default: all)')
     data.add_argument('--train-rotation', default='aligned',
                       choices=list(ROTATIONS),
                       help='random rotations in training and validation')
     model = parser.add_argument_group('model')
-    model.add_argument('--net', default='steerable', choices=list(VARIANTS))
-    model.add_argument('--group', default='SO(3)')
+    model.add_argument('--net', default='steerable', choices=list(VARIANTS),
+                       help='steerable network or CNN')
+    model.add_argument('--group', default='SO(3)',
+                       help='symmetry of the steerable network')
     model.add_argument('--fields', nargs='+', metavar='IRREPS',
-                       default=['6x0e + 4x1o + 2x2e', '12x0e + 6x1o + 3x2e'])
-    model.add_argument('--invariants', type=int, default=48)
+                       default=['6x0e + 4x1o + 2x2e', '12x0e + 6x1o + 3x2e'],
+                       help='of the steerable network')
+    model.add_argument('--invariants', type=int, default=48,
+                       help='scalars before the classifier')
     model.add_argument('--channels', type=int, nargs='+',
                        default=[8, 12, 20], help='of the CNN')
-    model.add_argument('--strides', type=int, nargs='+', default=[2, 1, 1])
+    model.add_argument('--strides', type=int, nargs='+', default=[2, 1, 1],
+                       help='of the convolutions')
     add_training_options(parser)
     parser.set_defaults(epochs=20, lr=1e-2)
     add_comparison_option(parser)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line of one run."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.smoke:
         parser.set_defaults(train=80, test=40, epochs=1, threads=1,
@@ -174,6 +184,12 @@ def main(argv=None) -> dict:
         return compare(argv, 'modelnet10_voxels.py', VARIANTS, [0, 1, 2],
                        'runs/modelnet10')
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     train_set, test_set = load(args)
     chosen = subset(train_set, args.train, 'train')

@@ -37,12 +37,13 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
+from commandline import add_training_options, new_parser  # noqa: E402
 from common import (  # noqa: E402
     Augmented,
-    add_training_options,
     channels_for,
     count_parameters,
 )
+from runs import run_folder  # noqa: E402
 from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
@@ -60,32 +61,33 @@ ACTIVATIONS = {'gate': NormGate, 'quotient': QuotientELU}
 ROTATIONS = {'none': '1', 'z': 'SO(2)', 'SO(3)': 'SO(3)'}
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--source', default='shapes', choices=['shapes', 'pyg'],
-                      help="'pyg' downloads the meshes of ModelNet")
+                      help="shapes made here, or 'pyg', which downloads the "
+                      'meshes of ModelNet')
     data.add_argument('--classes', default='40', choices=['10', '40'],
                       help='ModelNet-10 or -40, with --source pyg')
     data.add_argument('--npz', nargs=2, default=None,
                       metavar=('TRAIN', 'TEST'),
-                      help='clouds from files instead of --source')
+                      help='clouds from files instead of --source (default: '
+                      'none)')
     data.add_argument('--root', default='data/modelnet',
                       help='folder for downloads')
     data.add_argument('--points', type=int, default=1024,
                       help='points of each cloud, drawn anew at every access')
     data.add_argument('--train', type=int, default=None,
-                      help='use only so many training clouds')
+                      help='use only so many training clouds (default: all)')
     data.add_argument('--test', type=int, default=None,
-                      help='use only so many test clouds')
+                      help='use only so many test clouds (default: all)')
     data.add_argument('--train-rotation', default='z',
                       choices=list(ROTATIONS),
                       help='random rotations in training and validation; '
                       'the test has them about z and in SO(3)')
-    data.add_argument('--jitter', type=float, default=0., metavar='STD')
+    data.add_argument('--jitter', type=float, default=0., metavar='STD',
+                      help='deviation of noise on training points')
     data.add_argument('--scale', action='store_true',
                       help='random anisotropic scale, 2/3 to 3/2')
     data.add_argument('--passes', type=int, default=10,
@@ -93,37 +95,57 @@ def parse(argv=None) -> argparse.Namespace:
                       'rotations of its own (paper: 40)')
     model = parser.add_argument_group('model')
     model.add_argument('--kernel', default='implicit',
-                       choices=['implicit', 'harmonic'])
-    model.add_argument('--group', default='SO(2)xM')
+                       choices=['implicit', 'harmonic'],
+                       help='implicit: a network; harmonic: harmonics and '
+                       'shells')
+    model.add_argument('--group', default='SO(2)xM',
+                       help='symmetry of the network')
     model.add_argument('--channels', type=int, default=16,
                        help='of the implicit network; the harmonic one takes '
                        'as many as give it the same number of parameters')
     model.add_argument('--match', type=int, default=None, metavar='N',
-                       help='choose the channels for about N parameters')
-    model.add_argument('--degree', type=int, default=2)
+                       help='choose the channels for about N parameters '
+                       '(default: do not)')
+    model.add_argument('--degree', type=int, default=2,
+                       help='highest degree of the fields')
     model.add_argument('--ratios', type=float, nargs='+',
                        default=[0.5, 0.5, 0.5, 0.5],
                        help='share of points that each convolution keeps')
-    model.add_argument('--neighbors', type=int, default=15)
+    model.add_argument('--neighbors', type=int, default=15,
+                       help='of each point')
     model.add_argument('--sampling', default='random',
-                       choices=['random', 'fps'])
-    model.add_argument('--hidden', type=int, default=8)
-    model.add_argument('--kernel-layers', type=int, default=2)
+                       choices=['random', 'fps'],
+                       help='which points a convolution keeps: at random, or '
+                       'the farthest')
+    model.add_argument('--hidden', type=int, default=8,
+                       help='fields of each degree inside of implicit kernels')
+    model.add_argument('--kernel-layers', type=int, default=2,
+                       help='layers of implicit kernels')
     model.add_argument('--kernel-degree', type=int, default=None,
                        help='band-limit of the implicit kernels (default: '
                        '--degree)')
-    model.add_argument('--invariants', type=int, default=128)
-    model.add_argument('--mlp', type=int, default=128)
-    model.add_argument('--dropout', type=float, default=0.3)
+    model.add_argument('--invariants', type=int, default=128,
+                       help='scalars that are pooled')
+    model.add_argument('--mlp', type=int, default=128,
+                       help='width of the classifier')
+    model.add_argument('--dropout', type=float, default=0.3,
+                       help='in the classifier')
     model.add_argument('--smoothing', type=float, default=0.2,
                        help='of the labels')
     model.add_argument('--activation', default='quotient',
-                       choices=list(ACTIVATIONS))
+                       choices=list(ACTIVATIONS),
+                       help='in the network and in its kernels')
     add_training_options(parser)
     parser.add_argument('--demo', action='store_true',
                         help='a few minutes on two CPU cores')
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.demo:
         parser.set_defaults(points=192, train=800, test=200, epochs=12,
@@ -272,6 +294,12 @@ def invariance_error(module: Clouds, dataset, group: str,
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     train_set, test_set, classes = load(args)
     chosen = subset(train_set, args.train, 'train')

@@ -12,15 +12,20 @@ training loop stays as it is::
 Both are trained on upright shapes and tested on upright and on turned ones:
 the steerable network for O(3) does not see the difference.
 """
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import torch
-from torch_geometric.nn import MLP, PointNetConv, global_max_pool
+from torch_geometric.nn import (
+    MLP,
+    PointNetConv,
+    global_max_pool,
+    global_mean_pool,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
+from commandline import new_parser  # noqa: E402
 from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
@@ -100,7 +105,9 @@ class SteerablePointNet2(torch.nn.Module):
         self.head = MLP([128, 128, num_classes], dropout=0.3)
 
     def forward(self, pos, batch):
-        x, pos, batch = self.level1(pos, pos, batch)  # positions are vectors
+        # Vectors. Seen from the centre: positions would change with a shift.
+        x = pos - global_mean_pool(pos, batch)[batch]
+        x, pos, batch = self.level1(x, pos, batch)
         x, pos, batch = self.level2(x, pos, batch)
         return self.head(global_max_pool(x, batch))
 
@@ -118,7 +125,7 @@ def train(model, loader, optimizer):
             model(data.pos, data.batch), data.y)
         loss.backward()
         optimizer.step()
-        total += float(loss) * data.num_graphs
+        total += float(loss.detach()) * data.num_graphs
     return total / len(loader.dataset)
 
 
@@ -138,17 +145,25 @@ def test(model, loader, group=None):
     return correct / len(loader.dataset)
 
 
+def build_parser():
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
+    parser.add_argument('--only', choices=['pointnet', 'steerable'],
+                        help='train one of the two (default: both)')
+    parser.add_argument('--epochs', type=int, default=10,
+                        help='passes over the training shapes')
+    parser.add_argument('--points', type=int, default=128,
+                        help='of each shape')
+    parser.add_argument('--train', type=int, default=500,
+                        help='shapes made for training')
+    parser.add_argument('--test', type=int, default=200,
+                        help='shapes made for the test')
+    return parser
+
+
 def main(argv=None):
     """Trains one or both; returns {name: (upright, turned)}."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', choices=['pointnet', 'steerable'])
-    parser.add_argument('--epochs', type=int, default=10)
-    parser.add_argument('--points', type=int, default=128)
-    parser.add_argument('--train', type=int, default=500)
-    parser.add_argument('--test', type=int, default=200)
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     train_set = generate_shapes(args.train, args.points, seed=1)
     train_loader = DataLoader(train_set, 16, shuffle=True, drop_last=True)
     test_loader = DataLoader(generate_shapes(args.test, args.points, seed=2),
@@ -166,8 +181,10 @@ def main(argv=None):
         for epoch in range(1, args.epochs + 1):
             start = time.perf_counter()
             loss = train(model, train_loader, optimizer)
-            print(f'  epoch {epoch:2d}  loss {loss:.3f}  '
-                  f'{time.perf_counter() - start:.1f} s', flush=True)
+            seconds = time.perf_counter() - start
+            print(f'  epoch {epoch:2d}  loss {loss:.3f}  {seconds:.1f} s  '
+                  f'about {(args.epochs - epoch) * seconds:.0f} s left',
+                  flush=True)
         results[name] = (test(model, test_loader),
                          test(model, test_loader, Group('O(3)')))
         print('  test accuracy: upright {:.1%}, turned and mirrored '

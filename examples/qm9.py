@@ -22,8 +22,8 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 sys.path.insert(0, str(Path(__file__).parent))
+from commandline import add_training_options, new_parser  # noqa: E402
 from common import (  # noqa: E402
-    add_training_options,
     channels_for,
     cosine_schedule,
     count_parameters,
@@ -31,8 +31,8 @@ from common import (  # noqa: E402
     loaders,
     plot_learning_curve,
     plot_predictions,
-    save_json,
 )
+from runs import run_folder, save_json  # noqa: E402
 from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
@@ -44,28 +44,37 @@ from pyg_steerable.nn import NormGate, QuotientELU  # noqa: E402
 ACTIVATIONS = {'gate': NormGate, 'quotient': QuotientELU}
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--source', default='sample',
-                      choices=['sample', 'pyg', 'qm9pack'])
+                      choices=['sample', 'pyg', 'qm9pack'],
+                      help='of the molecules: 2,000 that are bundled, a '
+                      'download of PyG, or the package qm9pack')
     data.add_argument('--npz', default=None, metavar='FILE',
-                      help='molecules from a file instead of --source')
-    data.add_argument('--root', default=None, help='folder for downloads')
-    data.add_argument('--target', default='homo', choices=list(TARGETS))
+                      help='molecules from a file instead of --source '
+                      '(default: none)')
+    data.add_argument('--root', default=None,
+                      help='folder for downloads (default: a cache in the '
+                      'home folder)')
+    data.add_argument('--target', default='homo', choices=list(TARGETS),
+                      help='the property')
     data.add_argument('--train', type=int, default=None,
-                      help='use only so many training molecules')
+                      help='use only so many training molecules (default: '
+                      'all)')
     data.add_argument('--test', type=int, default=None,
-                      help='use only so many validation and test molecules')
-    data.add_argument('--graph', default='bonds', choices=['bonds', 'radius'])
+                      help='use only so many validation and test molecules '
+                      '(default: all)')
+    data.add_argument('--graph', default='bonds', choices=['bonds', 'radius'],
+                      help='pairs of atoms: bonds, or all within --cutoff')
     data.add_argument('--cutoff', type=float, default=2.5,
                       help='of the radius graph, in Angstrom')
     model = parser.add_argument_group('model')
     model.add_argument('--kernel', default='implicit',
-                       choices=['implicit', 'harmonic'])
+                       choices=['implicit', 'harmonic'],
+                       help='implicit: a network; harmonic: harmonics and '
+                       'shells')
     model.add_argument('--condition', default=None,
                        choices=['none', 'bonds', 'atoms'],
                        help='what the kernel sees beside the relative '
@@ -75,26 +84,40 @@ def parse(argv=None) -> argparse.Namespace:
                        choices=['onehot', 'ogb'],
                        help="atoms and bonds as one-hot or through OGB's "
                        'encoders (needs ogb)')
-    model.add_argument('--group', default='O(3)')
-    model.add_argument('--channels', type=int, default=8)
-    model.add_argument('--degree', type=int, default=1)
-    model.add_argument('--blocks', type=int, default=4)
-    model.add_argument('--hidden', type=int, default=8)
-    model.add_argument('--kernel-layers', type=int, default=3)
+    model.add_argument('--group', default='O(3)',
+                       help='symmetry of the kernels')
+    model.add_argument('--channels', type=int, default=8,
+                       help='fields of each degree')
+    model.add_argument('--degree', type=int, default=1,
+                       help='highest degree of the fields')
+    model.add_argument('--blocks', type=int, default=4,
+                       help='residual blocks of two convolutions')
+    model.add_argument('--hidden', type=int, default=8,
+                       help='fields of each degree inside of implicit kernels')
+    model.add_argument('--kernel-layers', type=int, default=3,
+                       help='layers of implicit kernels')
     model.add_argument('--kernel-degree', type=int, default=None,
                        help='band-limit of the implicit kernels (default: '
                        '--degree)')
     model.add_argument('--pool', default=None, choices=['mean', 'sum'],
                        help='default: sum for extensive targets')
     model.add_argument('--activation', default='gate',
-                       choices=list(ACTIVATIONS))
+                       choices=list(ACTIVATIONS),
+                       help='in the network and in its kernels')
     model.add_argument('--match', type=int, default=None, metavar='N',
-                       help='choose --channels for about N parameters')
+                       help='choose --channels for about N parameters '
+                       '(default: do not)')
     add_training_options(parser)
     parser.add_argument('--demo', action='store_true',
                         help='a few minutes on two CPU cores')
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = build_parser()
     return _presets(parser, parser.parse_args(argv), argv)
 
 
@@ -318,6 +341,12 @@ def invariance_error(module: Regression, dataset, n: int = 20) -> float:
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     if args.threads:
         torch.set_num_threads(args.threads)
     L.seed_everything(args.seed, verbose=False)
@@ -332,15 +361,13 @@ def main(argv=None) -> dict:
     parameters = count_parameters(module.net)
     print(f'{len(train)} training, {len(valid)} validation, {len(test)} test '
           f'molecules; {parameters} parameters')
-    args.out.mkdir(parents=True, exist_ok=True)
-    trainer, best = fit(module,
+    trainer, kept = fit(module,
                         *loaders(train, valid, args.batch_size, args.seed),
                         args, 'val_mae')
     if not trainer.is_global_zero:
         return {}
     print(f'trained by {trainer.world_size} process(es)')
-    state = torch.load(best, map_location='cpu', weights_only=False)
-    module.load_state_dict(state['state_dict'])
+    kept.load_best(module)
     return report(args, module.cpu(), train, valid, test, parameters)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import plt, run_script, save_json  # noqa: E402
+from commandline import new_parser  # noqa: E402
+from common import plt, save_figure  # noqa: E402
+from runs import going_on, run_all, run_script, save_json  # noqa: E402
 
 VARIANTS = {
     'harmonic': ['--kernel', 'harmonic', '--condition', 'none'],
@@ -30,19 +31,24 @@ PAPER = {'harmonic': 42.97, 'implicit': 37.73, '+ bonds': 35.12,
          '+ bonds + atoms': 30.60}
 
 
-def parse(argv=None):
-    """Reads the command line; unknown options go to qm9.py."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('runs/qm9_ablation'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
+    parser.add_argument('--out', type=Path, default=Path('runs/qm9_ablation'),
+                        help='folder for the runs, the table and the bars')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2],
+                        help='a run of each kernel for each')
     parser.add_argument('--jobs', type=int, default=1,
                         help='runs at a time')
     parser.add_argument('--parameters', type=int, default=34000,
                         help='all networks have about so many (the channels '
                         'are chosen)')
-    return parser.parse_known_args(argv)
+    return parser
+
+
+def parse(argv=None):
+    """Reads the command line; unknown options go to qm9.py."""
+    return build_parser().parse_known_args(argv)
 
 
 def run(out: Path, variant: str, seed: int, parameters: int,
@@ -79,19 +85,18 @@ def summarise(out: Path, rows: dict[str, list[dict]]) -> None:
              color=['tab:blue'] + 3 * ['tab:orange'])
     axes.set_ylabel(f'test MAE [{unit}]')
     axes.set_title('what the kernel sees')
-    figure.savefig(out / 'ablation.png', dpi=150)
+    save_figure(figure, out / 'ablation.png')
 
 
 def main(argv=None) -> None:
     """Runs everything that is not there yet."""
     args, rest = parse(argv)
     rows = {variant: [] for variant in VARIANTS}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = [(variant, pool.submit(run, args.out, variant, seed,
-                                      args.parameters, rest))
-                for seed in args.seeds for variant in VARIANTS]
-        for variant, job in jobs:
-            rows[variant].append(job.result())
+    tasks = [(args.out, variant, seed, args.parameters, rest)
+             for seed in args.seeds for variant in VARIANTS]
+    with going_on(__file__, argv):
+        for task, found in run_all(tasks, run, args.jobs):
+            rows[task[1]].append(found)
     summarise(args.out, rows)
 
 

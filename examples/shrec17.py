@@ -39,7 +39,9 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from common import EpochSampler, add_training_options  # noqa: E402
+from commandline import add_training_options, new_parser  # noqa: E402
+from common import EpochSampler  # noqa: E402
+from runs import run_folder, whole_file  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
 from pyg_steerable.datasets import (  # noqa: E402
@@ -54,14 +56,13 @@ from pyg_steerable.graph import RandomGroupElement  # noqa: E402
 from pyg_steerable.models import ShrecNet  # noqa: E402
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--root', type=Path, default=None,
-                      help='(default: solids made here)')
+                      help='folder of the contest (default: solids made '
+                      'here)')
     data.add_argument('--normal', action='store_true',
                       help='the meshes of <split>_normal, upright')
     data.add_argument('--size', type=int, default=64,
@@ -70,8 +71,11 @@ def parse(argv=None) -> argparse.Namespace:
                       help='processes that turn meshes into voxels')
     model = parser.add_argument_group('model')
     model.add_argument('--fields', nargs='+', default=None,
-                       metavar='IRREPS', help='of the first convolutions')
-    model.add_argument('--invariants', type=int, default=512)
+                       metavar='IRREPS',
+                       help='of the first convolutions (default: those of '
+                       'the paper)')
+    model.add_argument('--invariants', type=int, default=512,
+                       help='scalars before the classifier')
     model.add_argument('--smooth', action='store_true',
                        help='low-pass filter before subsampling')
     add_training_options(parser)
@@ -80,9 +84,17 @@ def parse(argv=None) -> argparse.Namespace:
                         default=[500, 1000], metavar='EPOCH',
                         help='where the learning rate falls tenfold')
     parser.add_argument('--validate-every', type=int, default=100,
-                        metavar='EPOCHS')
+                        metavar='EPOCHS',
+                        help='how often to make the lists of the validation '
+                        'set')
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.smoke:
         parser.set_defaults(size=12, fields=7 * ['2x0e + 1x1o'],
@@ -113,6 +125,13 @@ class CachedVoxels(Dataset):
         """The file of one mesh."""
         return self.folder / f'{self.meshes.names[i]}.npz'
 
+    def is_made(self, i: int) -> bool:
+        """Whether there are voxels of the mesh as it is."""
+        mesh = Path(self.meshes.folder) / f'{self.meshes.names[i]}.obj'
+        path = self.path(i)
+        return (path.exists()
+                and path.stat().st_mtime_ns >= mesh.stat().st_mtime_ns)
+
     def make(self, i: int) -> None:
         """Writes a file, whole or not at all. The rotation depends on the
         place in the list only.
@@ -120,15 +139,14 @@ class CachedVoxels(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(i)
             voxels = self.transform(self.meshes[i]).voxels
-        part = self.path(i).with_suffix('.part')
-        with part.open('wb') as file:  # parts of a voxel come in eighths
+        with (whole_file(self.path(i)) as part,
+              part.open('wb') as file):  # parts of a voxel come in eighths
             np.savez_compressed(file,
                                 eighths=(8 * voxels).byte().numpy())
-        part.replace(self.path(i))
 
     def make_all(self, jobs: int, quiet: bool) -> None:
-        """Writes what is missing."""
-        missing = [i for i in range(len(self)) if not self.path(i).exists()]
+        """Writes what is missing, or older than its mesh."""
+        missing = [i for i in range(len(self)) if not self.is_made(i)]
         bar = dict(total=len(missing), disable=quiet or not missing,
                    desc=str(self.folder))
         if jobs == 1:
@@ -254,6 +272,12 @@ def stepped(net: torch.nn.Module, args):
 def main(argv=None) -> dict:
     """Trains and reports; returns the figures."""
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     parts = load(args)
     meshes = parts['train'].meshes

@@ -11,15 +11,24 @@ shape and its mirror image: whatever the training, one of the two is wrong.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 import torch
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import global_add_pool
 
-from pyg_steerable import FieldType
-from pyg_steerable.datasets import tetris_points
-from pyg_steerable.graph import radius_graph
-from pyg_steerable.nn import ImplicitSteerableConv, InvariantReadout, NormGate
+sys.path.insert(0, str(Path(__file__).parent))
+from commandline import new_parser  # noqa: E402
+
+from pyg_steerable import FieldType  # noqa: E402
+from pyg_steerable.datasets import tetris_points  # noqa: E402
+from pyg_steerable.graph import radius_graph  # noqa: E402
+from pyg_steerable.nn import (  # noqa: E402
+    ImplicitSteerableConv,
+    InvariantReadout,
+    NormGate,
+)
 
 
 class Net(torch.nn.Module):
@@ -68,17 +77,23 @@ def run(group: str, steps: int, copies: int, seed: int) -> float:
     return float((label == test.y).float().mean())
 
 
-def main(argv=None) -> dict:
-    """Prints and returns the accuracies."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--groups', nargs='+', default=['SO(3)', 'O(3)'])
-    parser.add_argument('--steps', type=int, default=100)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
+    parser.add_argument('--groups', nargs='+', default=['SO(3)', 'O(3)'],
+                        help='symmetries to compare')
+    parser.add_argument('--steps', type=int, default=100,
+                        help='of training, each on all eight shapes')
     parser.add_argument('--copies', type=int, default=50,
                         help='random rotations of each shape in the test')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    args = parser.parse_args(argv)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2],
+                        help='a run for each')
+    return parser
+
+
+def main(argv=None) -> dict:
+    """Prints and returns the accuracies."""
+    args = build_parser().parse_args(argv)
     results = {}
     for group in args.groups:
         results[group] = [run(group, args.steps, args.copies, seed)

@@ -35,7 +35,8 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from common import add_training_options  # noqa: E402
+from commandline import add_training_options, new_parser  # noqa: E402
+from runs import run_folder  # noqa: E402
 
 from pyg_steerable.datasets import VoxelGrids, tetris_voxels  # noqa: E402
 from pyg_steerable.models import TetrisCNN, TetrisNet  # noqa: E402
@@ -60,11 +61,9 @@ SMALL = dict(
     threads=1)
 
 
-def parse(argv=None) -> argparse.Namespace:
-    """Reads the command line of one run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their defaults."""
+    parser = new_parser(__doc__)
     data = parser.add_argument_group('data')
     data.add_argument('--cell', type=int, default=5,
                       help='voxels along each side of a cell')
@@ -77,18 +76,23 @@ def parse(argv=None) -> argparse.Namespace:
     data.add_argument('--copies', type=int, default=100,
                       help='random rotations of each block in the test')
     model = parser.add_argument_group('model')
-    model.add_argument('--net', default='steerable', choices=NETS)
+    model.add_argument('--net', default='steerable', choices=NETS,
+                       help='steerable network or CNN')
     model.add_argument('--smooth', default=True,
                        action=argparse.BooleanOptionalAction,
                        help='low-pass filter before subsampling')
     model.add_argument('--fields', nargs='+', default=None,
-                       metavar='IRREPS', help='of the steerable network')
-    model.add_argument('--invariants', type=int, default=128)
+                       metavar='IRREPS', help='of the steerable network '
+                       '(default: those of the paper)')
+    model.add_argument('--invariants', type=int, default=128,
+                       help='scalars before the classifier')
     model.add_argument('--channels', type=int, nargs='+',
                        default=[43, 144, 160, 128], help='of the CNN')
     model.add_argument('--strides', type=int, nargs='+',
-                       default=[1, 2, 2, 1])
-    model.add_argument('--dropout', type=float, default=0.2)
+                       default=[1, 2, 2, 1],
+                       help='of the convolutions')
+    model.add_argument('--dropout', type=float, default=0.2,
+                       help='before the classifier')
     model.add_argument('--norm', default=False,
                        action=argparse.BooleanOptionalAction,
                        help='batch norm in the steerable network, too')
@@ -98,12 +102,19 @@ def parse(argv=None) -> argparse.Namespace:
     add_schedule_options(parser, hold=100, decay=0.98)
     parser.set_defaults(epochs=250, batch_size=8, lr=0.1, weight_decay=0.)
     parser.add_argument('--validate-every', type=int, default=10,
-                        metavar='EPOCHS', help='with rotations of its own')
+                        metavar='EPOCHS',
+                        help='how often, with rotations of its own')
     parser.add_argument('--small', action='store_true',
                         help='minutes on a CPU')
     add_comparison_option(parser)
     parser.add_argument('--smoke', action='store_true',
                         help='seconds: does it run?')
+    return parser
+
+
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line of one run."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.small:
         parser.set_defaults(**SMALL)
@@ -152,6 +163,12 @@ def main(argv=None) -> dict:
         return compare(argv, 'tetris_voxels.py', VARIANTS,
                        list(range(17)), 'runs/tetris', PAPER)
     args = parse(argv)
+    with run_folder(args, __file__, argv):
+        return run(args)
+
+
+def run(args) -> dict:
+    """One run in its folder."""
     set_up(args)
     module = Classification(args, build_network(args),
                             configure=held_then_decayed)

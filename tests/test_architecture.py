@@ -27,7 +27,7 @@ BELOW = {
     'datasets': ['fields', 'graph', 'groups'],
 }
 #: May see everything; nothing sees them, but where named.
-OUTSIDE = {'testing', 'viz', 'interop'}
+OUTSIDE = {'testing', 'viz', 'interop', '__main__'}
 
 
 def imports(path: Path):
