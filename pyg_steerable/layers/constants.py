@@ -19,12 +19,13 @@ class ConstantModule(torch.nn.Module):
         super().__init__()
         self._exact: dict[str, Tensor] = {}
 
-    def register_constant(self, name: str, value: Tensor) -> None:
+    def register_constant(self, name: str, value: Tensor,
+                          persistent: bool = False) -> None:
         """Adds a constant from its float64 (or integer) original."""
         self._exact[name] = value
         if value.is_floating_point():
             value = value.to(torch.get_default_dtype())
-        self.register_buffer(name, value.clone(), persistent=False)
+        self.register_buffer(name, value.clone(), persistent=persistent)
 
     def register_weights(self, name: str, size: int) -> None:
         """Adds a parameter of that many numbers, or :obj:`None` if there are
