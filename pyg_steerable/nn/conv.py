@@ -212,6 +212,7 @@ class SteerableConv(MessagePassing):
         self.kernel.reset_parameters()
         self.lin.reset_parameters()
         self._scale_root()
+        self._seen = False
 
     def forward(
         self,
@@ -438,11 +439,12 @@ class SteerableConv(MessagePassing):
             return
         self._seen = True
         basis = self.kernel.basis
-        far = float((distance > basis.reach * basis.radius).sum()) / len(distance)
+        reach = basis.reach * basis.radius
+        far = int((distance > reach).sum()) / len(distance)
         if far > 0.5:
             what = (f'{100 * far:.0f}% of the neighbours are beyond its '
                     f'kernels, which vanish from a distance of about '
-                    f'{float(basis.reach * basis.radius):.3g} on')
+                    f'{float(reach):.3g} on')
         elif distance.max() < basis.radius / 20:
             what = (f'no neighbour is farther than '
                     f'{float(distance.max()):.3g}, where its kernels, of '
