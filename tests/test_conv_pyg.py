@@ -273,8 +273,11 @@ def test_no_looks_while_tracing(cls):
         torch.func.vmap(lambda x: conv(x, pos, edge_index))(x[None])
         conv.to('meta')(*(a.to('meta') for a in args))
         assert not conv._seen
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            cls('1x0e', '1x0e', group='O(3)')
+        conv = cls('1x0e', '1x0e', group='O(3)')
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fake = [mode.from_tensor(a) for a in args]
+            assert conv(*fake).shape == (len(x), 1)
+        assert not conv._seen
 
 
 @convs
