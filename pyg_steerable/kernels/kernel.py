@@ -84,7 +84,9 @@ class SteerableKernel(ConstantModule):
 
     def weight(self) -> Tensor:
         r"""The weights of :math:`\mathbf{B}`, with the scale of the basis."""
-        return self.product.weight * self.scale[self.column]
+        scale = self.scale[self.column]
+        weight = self.product.weight
+        return scale if weight is None else weight * scale
 
     def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                  num_dst: int, order: str = 'auto') -> Tensor:

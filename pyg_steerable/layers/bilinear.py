@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..fields import FieldType, check_same_group
 from ..intertwiners import bilinear_basis
@@ -47,7 +46,7 @@ class Bilinear(ConstantModule):
                         self.paths.append(
                             Path(su.start, mu, u.dim, sv.start, mv, v.dim,
                                  sw.start, mw, w.dim, len(Q)))
-        self.weight = Parameter(torch.empty(sum(p.numel for p in self.paths)))
+        self.register_weights('weight', sum(p.numel for p in self.paths))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -55,6 +54,8 @@ class Bilinear(ConstantModule):
         fan: dict[int, int] = {}
         for p in self.paths:
             fan[p.w] = fan.get(p.w, 0) + p.s * p.mu * p.mv
+        if self.weight is None:
+            return
         with torch.no_grad():
             torch.nn.init.normal_(self.weight)
             for p, W in zip(self.paths,
@@ -84,6 +85,8 @@ class Bilinear(ConstantModule):
     def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
         r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
         weight = self.weight if weight is None else weight
+        if weight is None:
+            return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
         return dense_kernel(h, weight, self.bases, self.paths,
                             self.v_type.dim, self.w_type.dim)
 

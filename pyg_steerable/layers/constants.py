@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 
 class ConstantModule(torch.nn.Module):
@@ -24,6 +25,21 @@ class ConstantModule(torch.nn.Module):
         if value.is_floating_point():
             value = value.to(torch.get_default_dtype())
         self.register_buffer(name, value.clone(), persistent=False)
+
+    def register_weights(self, name: str, size: int) -> None:
+        """Adds a parameter of that many numbers, or :obj:`None` if there are
+        none: a parameter that is never used stops distributed training.
+        """
+        self.register_parameter(
+            name, Parameter(torch.empty(size)) if size else None)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Parameters of no numbers, which once were saved.
+        for name, parameter in self._parameters.items():
+            value = state_dict.get(prefix + name)
+            if parameter is None and value is not None and not value.numel():
+                del state_dict[prefix + name]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)

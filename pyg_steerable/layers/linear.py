@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..fields import FieldType, check_same_group
 from ..intertwiners import linear_basis
@@ -49,11 +48,11 @@ class Linear(ConstantModule):
         self.register_constant('entry', entry)  # where in the matrix
         self.register_constant('term', weight)  # which weight
         self.register_constant('value', value)  # times what
-        self.weight = Parameter(torch.empty(self._fan_in.numel))
+        self.register_weights('weight', self._fan_in.numel)
         if bias:
             basis = invariant_vectors(self.out_type)
             self.register_constant('bias_basis', basis)
-            self.bias = Parameter(torch.empty(basis.shape[1]))
+            self.register_weights('bias', basis.shape[1])
         else:
             self.register_parameter('bias', None)
         self.reset_parameters()
@@ -61,15 +60,19 @@ class Linear(ConstantModule):
     def reset_parameters(self):
         """Draws the weights for unit variance, and no bias."""
         with torch.no_grad():
-            self._fan_in.draw(self.weight)
+            if self.weight is not None:
+                self._fan_in.draw(self.weight)
             if self.bias is not None:
                 self.bias.zero_()
 
     def matrix(self) -> Tensor:
         r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
         size = self.out_type.dim * self.in_type.dim
-        terms = self.weight[self.term] * self.value
-        flat = terms.new_zeros(size).index_add(0, self.entry, terms)
+        if self.weight is None:
+            flat = self.value.new_zeros(size)
+        else:
+            terms = self.weight[self.term] * self.value
+            flat = terms.new_zeros(size).index_add(0, self.entry, terms)
         return flat.view(self.out_type.dim, self.in_type.dim)
 
     def forward(self, x: Tensor) -> Tensor:

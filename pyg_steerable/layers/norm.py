@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..fields import FieldType
 from .constants import ConstantModule
@@ -77,8 +76,8 @@ class FieldBatchNorm(ConstantModule):
                                else mean.sign())
         self.register_constant('invariant', invariant_vectors(field_type))
         fields, scalars = field_type.num_fields, self.invariant.shape[1]
-        self.weight = Parameter(torch.empty(fields)) if affine else None
-        self.bias = Parameter(torch.empty(scalars)) if affine else None
+        self.register_weights('weight', fields if affine else 0)
+        self.register_weights('bias', scalars if affine else 0)
         self.register_buffer('running_mean', torch.zeros(scalars))
         self.register_buffer('running_var', torch.ones(fields))
         self.reset_parameters()
@@ -87,8 +86,9 @@ class FieldBatchNorm(ConstantModule):
         """Forgets the statistics and learned scales."""
         self.running_mean.zero_()
         self.running_var.fill_(1.)
-        if self.affine:
+        if self.weight is not None:
             torch.nn.init.ones_(self.weight)
+        if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 
     def _statistics(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
@@ -111,10 +111,12 @@ class FieldBatchNorm(ConstantModule):
         self.field_type.check(x, 'x')
         mean, var = self._statistics(x.reshape(-1, x.shape[-1]))
         scale = (var + self.eps).rsqrt()
-        if self.affine:
+        if self.weight is not None:
             scale = scale * self.weight
         out = (x - self.invariant @ mean) * scale[self.index]
-        return out + self.invariant @ self.bias if self.affine else out
+        if self.bias is not None:
+            out = out + self.invariant @ self.bias
+        return out
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.field_type})'

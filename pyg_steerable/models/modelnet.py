@@ -76,7 +76,7 @@ class _Encoder(torch.nn.Module):
         of clouds.
         """
         batch, size = read_batch(batch, pos, batch_size)
-        pos = pos.to(self.convs[0].lin.weight.dtype)
+        pos = pos.to(self.convs[0].kernel.scale.dtype)
         field = pos - global_mean_pool(pos, batch, size)[batch]
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "

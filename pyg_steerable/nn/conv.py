@@ -154,7 +154,8 @@ class SteerableConv(MessagePassing):
 
     def _scale_root(self):
         with torch.no_grad():
-            self.lin.weight.mul_(self._share)
+            if self.lin.weight is not None:
+                self.lin.weight.mul_(self._share)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
@@ -240,7 +241,7 @@ class SteerableConv(MessagePassing):
         return torch.autocast(x.device.type, enabled=False)
 
     def _relative(self, pos_j: Tensor, pos_i: Tensor) -> Tensor:
-        return (pos_j - pos_i).to(self.lin.weight.dtype)
+        return (pos_j - pos_i).to(self.kernel.scale.dtype)
 
     def _attributes(self, edge_attr: OptTensor, attr_i: OptTensor,
                     attr_j: OptTensor) -> OptTensor:
@@ -251,7 +252,7 @@ class SteerableConv(MessagePassing):
             parts += [attr_i, attr_j]
         if not parts:
             return None
-        return torch.cat(parts, dim=-1).to(self.lin.weight.dtype)
+        return torch.cat(parts, dim=-1).to(self.kernel.scale.dtype)
 
     def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor,
                 edge_attr: OptTensor, edge_weight: OptTensor,

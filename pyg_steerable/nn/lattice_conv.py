@@ -161,7 +161,8 @@ class LatticeSteerableConv(MessagePassing):
 
     def _scale_root(self):
         with torch.no_grad():
-            self.lin.weight.mul_(self._share)
+            if self.lin.weight is not None:
+                self.lin.weight.mul_(self._share)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
