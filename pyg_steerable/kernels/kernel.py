@@ -88,6 +88,13 @@ class SteerableKernel(ConstantModule):
         weight = self.product.weight
         return scale if weight is None else weight * scale
 
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no part of
+        the basis leads to: they are zero, whatever the weights.
+        """
+        return self.product.unreached
+
     def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                  num_dst: int, order: str = 'auto') -> Tensor:
         r"""Sums the source nodes' features, taken through the kernels of the

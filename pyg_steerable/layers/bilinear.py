@@ -67,6 +67,16 @@ class Bilinear(ConstantModule):
         """The maps Q of all paths, each [s, dw, du, dv]."""
         return [getattr(self, f'Q{i}') for i in range(len(self.paths))]
 
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no path
+        leads to: they are zero, whatever the weights.
+        """
+        reached = {p.w for p in self.paths}
+        return [block for block, s in zip(self.w_type.blocks,
+                                          self.w_type.slices)
+                if s.start not in reached]
+
     def forward(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                 num_dst: int, order: str = 'auto',
                 weight: Tensor | None = None) -> Tensor:
