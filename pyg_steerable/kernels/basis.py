@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..layers.constants import ConstantModule
 from ..representations import MAX_DEGREE
@@ -57,30 +58,9 @@ class SteerableBasis(ConstantModule):
                 f'{list(attr.shape)})')
 
 
-def positive(name: str, value: float) -> float:
-    """Raises an error unless the value is a positive number."""
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
-    if not 0 < value < float('inf'):
-        raise ValueError(f"Expected '{name}' to be a positive number (got "
-                         f"{value})")
-    return float(value)
-
-
 def degree(name: str, value: int, least: int = 0) -> int:
-    """Raises a ValueError unless there are harmonics of this degree."""
-    if positive_int(name, value, least) > MAX_DEGREE:
-        raise ValueError(f"Expected '{name}' to be at most {MAX_DEGREE} (got "
-                         f"{value})")
-    return value
-
-
-def positive_int(name: str, value: int, least: int = 1) -> int:
-    """Raises a ValueError unless the value is an integer >= least."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"Expected '{name}' to be an integer >= {least} "
-                         f"(got {value!r})")
-    return value
+    """A degree that there are harmonics of."""
+    return checks.integer(name, value, least, MAX_DEGREE)
 
 
 def typical_inputs(basis: SteerableBasis, n: int = 1000):

@@ -14,9 +14,9 @@ from torch_geometric.typing import (
     Size,
 )
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..kernels import SteerableBasis
-from ..kernels.basis import positive
 from ..kernels.kernel import SteerableKernel
 from ..layers import Linear
 from ..ops import ORDERS
@@ -142,7 +142,7 @@ class SteerableConv(MessagePassing):
                 f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
         self.order, self.validate = order, validate
         self.root_weight = root_weight
-        num_neighbors = positive('num_neighbors', num_neighbors)
+        num_neighbors = checks.positive('num_neighbors', num_neighbors)
         # Half of the variance from the neighbours, half from the root.
         self._share = 0.5**0.5 if root_weight else 1.
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
