@@ -18,13 +18,41 @@ class SteerableBasis(ConstantModule):
         h(\mathbf{x}, \mathbf{z}), \quad g \in G.
 
     Subclasses set :obj:`field_type` (:math:`\rho_h`), :obj:`attr_type`
-    (:math:`\rho_z`, of width 0 without attributes) and :obj:`radius` (the
-    unit of length, a typical distance of neighbours) and define
-    :meth:`forward`.
+    (:math:`\rho_z`, of width 0 without attributes), call :meth:`set_radius`
+    (the unit of length, a typical distance of neighbours: a buffer that is
+    saved, :obj:`radius`) and define :meth:`forward`.
     """
     field_type: FieldType
     attr_type: FieldType
-    radius: float
+    radius: Tensor
+    #: Distances, in units of the radius, beyond which little is left.
+    reach: float = 3.
+
+    def set_radius(self, radius: float) -> None:
+        """Sets the unit of length, in the unit of the positions."""
+        value = torch.tensor(positive('radius', radius), dtype=torch.float64,
+                             device='cpu')
+        if 'radius' in self._buffers:
+            self._exact['radius'] = value
+            self.radius.fill_(value.item())
+        else:
+            self.__dict__.pop('radius', None)  # a plain number
+            self.register_constant('radius', value, persistent=True)
+
+    def fit_radius(self, distance: Tensor) -> Tensor:
+        """The radius that suits some distances of neighbours: their root
+        mean square.
+        """
+        return distance.square().mean().sqrt()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        saved = prefix + 'radius' in state_dict  # once it was not
+        if 'radius' in self._buffers and not saved:
+            state_dict[prefix + 'radius'] = self._exact['radius']
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if saved and not self.radius.is_meta:
+            self._exact['radius'] = self.radius.detach().to('cpu',
+                                                            torch.float64)
 
     def reset_parameters(self):
         """Draws learned parts again."""
@@ -70,4 +98,4 @@ def typical_inputs(basis: SteerableBasis, n: int = 1000):
     generator = torch.Generator('cpu').manual_seed(0)
     sample = torch.randn(n, 3 + basis.attr_type.dim, generator=generator,
                          dtype=torch.float64, device='cpu')
-    return basis.radius / 3**0.5 * sample[:, :3], sample[:, 3:]
+    return float(basis.radius) / 3**0.5 * sample[:, :3], sample[:, 3:]

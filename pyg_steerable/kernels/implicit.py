@@ -9,7 +9,7 @@ from torch.nn import Parameter
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
-from .basis import SteerableBasis, degree, positive, positive_int
+from .basis import SteerableBasis, degree, positive_int
 
 
 class ImplicitBasis(SteerableBasis):
@@ -61,7 +61,7 @@ class ImplicitBasis(SteerableBasis):
         positive_int('hidden', hidden)
         positive_int('num_layers', num_layers, 2)
         self.max_degree = degree('max_degree', max_degree, 1)
-        self.radius = positive('radius', radius)
+        self.set_radius(radius)
         if not callable(activation):
             raise TypeError(f"Expected 'activation' to be a callable that "
                             f"builds a layer from a FieldType, such as "
