@@ -46,7 +46,8 @@ class Problem:
         self.num_dst, self.out_dim = num_dst, w.dim
         self.h = torch.randn(len(self.src), u.dim, dtype=dtype)
         self.x = torch.randn(num_src, v.dim, dtype=dtype)
-        self.weight = product.weight.detach()
+        self.weight = (torch.zeros(0) if product.weight is None else
+                       product.weight.detach())
 
     @property
     def inputs(self):

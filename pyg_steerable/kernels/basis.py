@@ -30,13 +30,14 @@ class SteerableBasis(ConstantModule):
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
-        value = torch.tensor(positive('radius', radius), dtype=torch.float64,
-                             device='cpu')
+        value = torch.tensor(checks.positive('radius', radius),
+                             dtype=torch.float64, device='cpu')
         if 'radius' in self._buffers:
             self._exact['radius'] = value
             self.radius.fill_(value.item())
         else:
             self.__dict__.pop('radius', None)  # a plain number
+            self.keep_in_full('radius')
             self.register_constant('radius', value, persistent=True)
 
     def fit_radius(self, distance: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class SteerableBasis(ConstantModule):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        r"""The basis at relative positions.
+        r"""The basis at relative positions, in at least float32.
 
         Shapes:
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
@@ -72,18 +73,18 @@ class SteerableBasis(ConstantModule):
                         f"'forward' (got {type(self).__name__})")
 
     def check_attr(self, attr: Tensor | None, num_edges: int) -> None:
-        """Raises a ValueError unless the attributes fit."""
+        """Raises an error unless the attributes fit."""
         if attr is None and self.attr_type.dim:
             raise ValueError(
                 f"Expected attributes of type {self.attr_type}, i.e. shape "
                 f"[{num_edges}, {self.attr_type.dim}] (got None). Pass "
                 f"'edge_attr' (and 'node_attr'), or build the layer without "
                 f"'edge_type' and 'node_type'")
-        if attr is not None and attr.shape[-1] != self.attr_type.dim:
-            raise ValueError(
-                f'Expected attributes of type {self.attr_type}, i.e. shape '
-                f'[{num_edges}, {self.attr_type.dim}] (got '
-                f'{list(attr.shape)})')
+        if attr is not None:
+            checks.tensor('attr', attr)
+            checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
+                          f'[{num_edges}, {self.attr_type.dim}], i.e. '
+                          f'attributes of type {self.attr_type}')
 
 
 def degree(name: str, value: int, least: int = 0) -> int:

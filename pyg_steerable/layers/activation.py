@@ -12,9 +12,10 @@ from .. import checks
 from ..fields import FieldType
 from ..ops.precision import at_least_float32, full_precision
 from ..representations import Representation
-from .bilinear import Bilinear
+from .bilinear import BilinearTerm
 from .constants import ConstantModule
 from .norm import field_index, field_mean
+from .reach import warn_unreached
 from .readout import InvariantReadout
 from .sphere import sphere_samples
 
@@ -332,7 +333,8 @@ class NormGate(ConstantModule):
         self.field_type.check(x, 'x')
         if not self._blocks:
             return x
-        gates = self.readout.in_full(x).split([b[0] for b in self._blocks], dim=-1)
+        gates = self.readout.in_full(x).split([b[0] for b in self._blocks],
+                                              dim=-1)
         fields = x.split([b[2] for b in self._blocks], dim=-1)
         out = []
         for (mul, dim, _, is_scalar), g, f in zip(self._blocks, gates, fields):
@@ -372,7 +374,10 @@ class TensorProductActivation(torch.nn.Module):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = (self.in_type if out_type is None else
                          FieldType.wrap(out_type))
-        self.product = Bilinear(self.in_type, self.in_type, self.out_type)
+        self.product = BilinearTerm(self.in_type, self.in_type, self.out_type)
+        if self.in_type.dim:
+            warn_unreached(type(self).__name__, self.product.unreached,
+                           self.out_type, f'pairs of {self.in_type}')
 
     def reset_parameters(self):
         """Draws the weights again."""

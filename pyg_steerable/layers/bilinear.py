@@ -52,9 +52,9 @@ class Bilinear(ConstantModule):
                                  sw.start, mw, w.dim, len(Q)))
         size = sum(p.numel for p in self.paths)
         if size > MAX_MAP:
-            raise ValueError(f"Expected types of at most {MAX_MAP} weights "
-                             f"(got {size} for {u_type}, {v_type} -> "
-                             f"{w_type})")
+            raise ValueError(f'Expected types of at most {MAX_MAP} weights '
+                             f'(got {size} for {u_type}, {v_type} -> '
+                             f'{w_type})')
         self.register_weights('weight', size)
         self.reset_parameters()
         self._warn()
@@ -109,6 +109,8 @@ class Bilinear(ConstantModule):
         self.u_type.check(h, 'h')
         self.v_type.check(x, 'x')
         weight = self.weight if weight is None else weight
+        if weight is None:  # no path, no weights
+            weight = h.new_zeros(0)
         return contract(h, x, src, dst, num_dst, weight, self.bases,
                         self.paths, self.w_type.dim, order)
 
@@ -124,3 +126,11 @@ class Bilinear(ConstantModule):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '
                 f'{self.w_type}, paths={len(self.paths)})')
+
+
+class BilinearTerm(Bilinear):
+    """A bilinear map inside a layer, which itself warns of what nothing
+    reaches.
+    """
+    def _warn(self) -> None:
+        pass

@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import Parameter
 
 
-
 class ConstantModule(torch.nn.Module):
     """A module whose constants stay exact.
 
@@ -29,7 +28,7 @@ class ConstantModule(torch.nn.Module):
                           persistent: bool = False) -> None:
         """Adds a constant from its float64 (or integer) original."""
         self._exact[name] = value
-dtype = (torch.get_default_dtype() if value.is_floating_point() else
+        dtype = (torch.get_default_dtype() if value.is_floating_point() else
                  value.dtype)
         self.register_buffer(
             name, value.to(torch.get_default_device(),

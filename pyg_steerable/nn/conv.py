@@ -18,7 +18,7 @@ from .. import checks
 from ..fields import FieldType, check_same_group
 from ..kernels import SteerableBasis
 from ..kernels.kernel import SteerableKernel
-from ..layers import Linear
+from ..layers.linear import LinearTerm
 from ..ops import ORDERS
 from .edges import as_pair, check_edges, read_edges
 
@@ -148,8 +148,8 @@ class SteerableConv(MessagePassing):
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
         self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
                                       num_neighbors, gain)
-        self.lin = Linear(self.in_type if root_weight else none,
-                          self.out_type, bias=bias)
+        self.lin = LinearTerm(self.in_type if root_weight else none,
+                              self.out_type, bias=bias)
         self._scale_root()
 
     def _scale_root(self):
