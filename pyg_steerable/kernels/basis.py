@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..layers.constants import ConstantModule
 from ..representations import MAX_DEGREE
@@ -29,13 +30,14 @@ class SteerableBasis(ConstantModule):
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
-        value = torch.tensor(positive('radius', radius), dtype=torch.float64,
-                             device='cpu')
+        value = torch.tensor(checks.positive('radius', radius),
+                             dtype=torch.float64, device='cpu')
         if 'radius' in self._buffers:
             self._exact['radius'] = value
             self.radius.fill_(value.item())
         else:
             self.__dict__.pop('radius', None)  # a plain number
+            self.keep_in_full('radius')
             self.register_constant('radius', value, persistent=True)
 
     def fit_radius(self, distance: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class SteerableBasis(ConstantModule):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        r"""The basis at relative positions.
+        r"""The basis at relative positions, in at least float32.
 
         Shapes:
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
@@ -71,44 +73,23 @@ class SteerableBasis(ConstantModule):
                         f"'forward' (got {type(self).__name__})")
 
     def check_attr(self, attr: Tensor | None, num_edges: int) -> None:
-        """Raises a ValueError unless the attributes fit."""
+        """Raises an error unless the attributes fit."""
         if attr is None and self.attr_type.dim:
             raise ValueError(
                 f"Expected attributes of type {self.attr_type}, i.e. shape "
                 f"[{num_edges}, {self.attr_type.dim}] (got None). Pass "
                 f"'edge_attr' (and 'node_attr'), or build the layer without "
                 f"'edge_type' and 'node_type'")
-        if attr is not None and attr.shape[-1] != self.attr_type.dim:
-            raise ValueError(
-                f'Expected attributes of type {self.attr_type}, i.e. shape '
-                f'[{num_edges}, {self.attr_type.dim}] (got '
-                f'{list(attr.shape)})')
-
-
-def positive(name: str, value: float) -> float:
-    """Raises an error unless the value is a positive number."""
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
-    if not 0 < value < float('inf'):
-        raise ValueError(f"Expected '{name}' to be a positive number (got "
-                         f"{value})")
-    return float(value)
+        if attr is not None:
+            checks.tensor('attr', attr)
+            checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
+                          f'[{num_edges}, {self.attr_type.dim}], i.e. '
+                          f'attributes of type {self.attr_type}')
 
 
 def degree(name: str, value: int, least: int = 0) -> int:
-    """Raises a ValueError unless there are harmonics of this degree."""
-    if positive_int(name, value, least) > MAX_DEGREE:
-        raise ValueError(f"Expected '{name}' to be at most {MAX_DEGREE} (got "
-                         f"{value})")
-    return value
-
-
-def positive_int(name: str, value: int, least: int = 1) -> int:
-    """Raises a ValueError unless the value is an integer >= least."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"Expected '{name}' to be an integer >= {least} "
-                         f"(got {value!r})")
-    return value
+    """A degree that there are harmonics of."""
+    return checks.integer(name, value, least, MAX_DEGREE)
 
 
 def typical_inputs(basis: SteerableBasis, n: int = 1000):

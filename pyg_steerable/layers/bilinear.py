@@ -8,6 +8,7 @@ from ..fields import FieldType, check_same_group
 from ..intertwiners import bilinear_basis
 from ..ops import Path, contract, dense_kernel
 from .constants import ConstantModule
+from .reach import MAX_MAP, warn_unreached
 
 
 class Bilinear(ConstantModule):
@@ -29,11 +30,14 @@ class Bilinear(ConstantModule):
         u_type, v_type, w_type (FieldType): The types, of one group.
 
     Raises:
-        ValueError: If the types belong to different groups.
+        ValueError: If the types belong to different groups or the map would
+            be too large.
     """
     def __init__(self, u_type: FieldType, v_type: FieldType,
                  w_type: FieldType):
         super().__init__()
+        u_type, v_type, w_type = (FieldType.wrap(t)
+                                  for t in (u_type, v_type, w_type))
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
         self.paths: list[Path] = []
@@ -46,8 +50,19 @@ class Bilinear(ConstantModule):
                         self.paths.append(
                             Path(su.start, mu, u.dim, sv.start, mv, v.dim,
                                  sw.start, mw, w.dim, len(Q)))
-        self.register_weights('weight', sum(p.numel for p in self.paths))
+        size = sum(p.numel for p in self.paths)
+        if size > MAX_MAP:
+            raise ValueError(f'Expected types of at most {MAX_MAP} weights '
+                             f'(got {size} for {u_type}, {v_type} -> '
+                             f'{w_type})')
+        self.register_weights('weight', size)
         self.reset_parameters()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.u_type.dim and self.v_type.dim:
+            warn_unreached(type(self).__name__, self.unreached, self.w_type,
+                           f'{self.u_type} and {self.v_type}')
 
     def reset_parameters(self):
         """Draws the weights for unit variance."""
@@ -82,18 +97,26 @@ class Bilinear(ConstantModule):
                 weight: Tensor | None = None) -> Tensor:
         r"""Sums :math:`B(h_e \otimes x_{src(e)})` at the targets, see
         :func:`pyg_steerable.ops.contract`; with other weights than its own
-        if they are given.
+        if they are given. Sums are taken in at least float32.
 
         Shapes:
             - **h:** :math:`[E, d_U]`, **x:** :math:`[N_{src}, d_V]`,
-              **output:** :math:`[N_{dst}, d_W]`
+              **output:** :math:`[N_{dst}, d_W]`, in the dtype of the weights
+
+        Raises:
+            ValueError: If shapes do not fit or an index is out of range.
         """
+        self.u_type.check(h, 'h')
+        self.v_type.check(x, 'x')
         weight = self.weight if weight is None else weight
+        if weight is None:  # no path, no weights
+            weight = h.new_zeros(0)
         return contract(h, x, src, dst, num_dst, weight, self.bases,
                         self.paths, self.w_type.dim, order)
 
     def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
         r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
+        self.u_type.check(h, 'h')
         weight = self.weight if weight is None else weight
         if weight is None:
             return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
@@ -103,3 +126,11 @@ class Bilinear(ConstantModule):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '
                 f'{self.w_type}, paths={len(self.paths)})')
+
+
+class BilinearTerm(Bilinear):
+    """A bilinear map inside a layer, which itself warns of what nothing
+    reaches.
+    """
+    def _warn(self) -> None:
+        pass

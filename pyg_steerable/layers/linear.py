@@ -4,9 +4,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..intertwiners import linear_basis
+from ..ops.precision import as_weights
 from .constants import ConstantModule
+from .reach import MAX_MAP, warn_unreached
 
 _TRIVIAL = '0e'
 
@@ -30,11 +33,12 @@ class Linear(ConstantModule):
         bias (bool, optional): (default: :obj:`True`)
 
     Shapes:
-        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`
+        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`,
+          in the dtype of the weights (under autocast in that of autocast)
 
     Raises:
-        ValueError: If the types belong to different groups or the input has
-            another width.
+        ValueError: If the types belong to different groups, the map would
+            be too large, or the input has another width.
     """
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  bias: bool = True):
@@ -42,6 +46,11 @@ class Linear(ConstantModule):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = FieldType.wrap(out_type)
         check_same_group(self.in_type, self.out_type)
+        checks.flag('bias', bias)
+        if self.in_type.dim * self.out_type.dim > MAX_MAP:
+            raise ValueError(f"Expected 'in_type' and 'out_type' of a matrix "
+                             f"of at most {MAX_MAP} numbers (got "
+                             f"{self.out_type.dim} x {self.in_type.dim})")
         self._fan_in = _Fans()
         entry, weight, value = _expansion(self.in_type, self.out_type,
                                           self._fan_in)
@@ -56,6 +65,26 @@ class Linear(ConstantModule):
         else:
             self.register_parameter('bias', None)
         self.reset_parameters()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.in_type.dim:  # nobody expects anything from nothing
+            warn_unreached(type(self).__name__, self.unreached,
+                           self.out_type, f'{self.in_type}')
+
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that neither
+        weights nor bias lead to: they are zero.
+        """
+        reached = torch.zeros(self.out_type.dim, dtype=torch.bool,
+                              device='cpu')
+        reached[self._exact['entry'] // max(1, self.in_type.dim)] = True
+        if self.bias is not None:
+            reached |= self._exact['bias_basis'].any(1)
+        return [block for block, s in zip(self.out_type.blocks,
+                                          self.out_type.slices)
+                if not reached[s].any()]
 
     def reset_parameters(self):
         """Draws the weights for unit variance, and no bias."""
@@ -77,6 +106,7 @@ class Linear(ConstantModule):
 
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
+        x = as_weights(x, self.value.dtype)
         bias = None
         if self.bias is not None:
             bias = self.bias_basis @ self.bias
@@ -84,6 +114,14 @@ class Linear(ConstantModule):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
+
+
+class LinearTerm(Linear):
+    """A linear map that is one term of a sum: other terms may reach the
+    fields that it does not.
+    """
+    def _warn(self) -> None:
+        pass
 
 
 class _Fans:

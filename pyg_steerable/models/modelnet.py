@@ -79,7 +79,7 @@ class _Encoder(torch.nn.Module):
         """
         checks.positions('pos', pos)
         batch, size = read_batch(batch, pos, batch_size)
-        dtype = self.convs[0].kernel.scale.dtype
+        dtype = self.convs[0].dtype
         pos = pos.to(at_least_float32(pos))
         field = pos - global_mean_pool(pos, batch, size)[batch]
         if levels[0].edge_shift is not None:

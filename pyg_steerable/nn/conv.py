@@ -20,7 +20,7 @@ from ..groups import Group
 from ..intertwiners import linear_basis
 from ..kernels import SteerableBasis
 from ..kernels.kernel import SteerableKernel
-from ..layers import Linear
+from ..layers.linear import LinearTerm
 from ..ops import ORDERS
 from ..ops.precision import at_least_float32, full_precision
 from .edges import as_pair, check_edges, read_edges
@@ -196,8 +196,8 @@ class SteerableConv(MessagePassing):
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
         self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
                                       num_neighbors, gain)
-        self.lin = Linear(self.in_type if root_weight else none,
-                          self.out_type, bias=bias)
+        self.lin = LinearTerm(self.in_type if root_weight else none,
+                              self.out_type, bias=bias)
         self._scale_root()
         self._check_reach()
 
@@ -243,7 +243,7 @@ class SteerableConv(MessagePassing):
             edge_weight=edge_weight, edge_shift=edge_shift,
             node_attr=None if node_attr is None else node_attr[i],
             weights=self.kernel.scale)
-        dtype = self.kernel.scale.dtype
+        dtype = self.dtype
         x = tuple(None if v is None else v.to(dtype) for v in x)
         graph = (x, pos, edges, edge_attr, edge_weight, node_attr, edge_shift)
         if self._wants_messages:
@@ -299,13 +299,23 @@ class SteerableConv(MessagePassing):
                 out = out / count.clamp(min=1).view(-1, 1)
         return out
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights, which features are cast to."""
+        return self.lin.value.dtype
+
+    @property
+    def _full(self) -> torch.dtype:
+        """The dtype of geometry, basis and sums."""
+        return at_least_float32(self.lin.value)
+
     def _relative(self, pos_j: Tensor, pos_i: Tensor, edge_shift: OptTensor
                   ) -> Tensor:
         full = at_least_float32(pos_j)
         relative = pos_j.to(full) - pos_i.to(full)
         if edge_shift is not None:
             relative = relative + edge_shift
-        relative = relative.to(at_least_float32(self.kernel.scale))
+        relative = relative.to(self._full)
         if self.training and not self._seen:
             self._look(relative)
         return relative
@@ -319,7 +329,7 @@ class SteerableConv(MessagePassing):
             parts += [attr_i, attr_j]
         if not parts:
             return None
-        return torch.cat(parts, dim=-1).to(self.kernel.scale.dtype)
+        return torch.cat(parts, dim=-1).to(self._full)
 
     def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor,
                 edge_attr: OptTensor, edge_weight: OptTensor,

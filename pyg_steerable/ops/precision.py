@@ -18,12 +18,26 @@ def at_least_float32(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
+def lowers(device: str) -> bool:
+    """Whether autocast is on for a device: the meta device has none."""
+    return device != 'meta' and torch.is_autocast_enabled(device)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager:
     """A context in which autocast, if it is on for the device of
     :obj:`x`, does not lower products.
     """
     device = x.device.type
-    # The meta device has no autocast, and entering it takes a while.
-    if device == 'meta' or not torch.is_autocast_enabled(device):
+    if not lowers(device):  # entering autocast takes a while
         return nullcontext()
     return torch.autocast(device, enabled=False)
+
+
+def as_weights(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Features in the dtype of a layer's weights; those in half precision
+    are left to autocast where that is on.
+    """
+    if x.dtype == dtype or (x.dtype in (torch.float16, torch.bfloat16)
+                            and lowers(x.device.type)):
+        return x
+    return x.to(dtype)
