@@ -397,13 +397,13 @@ class SteerableConv(MessagePassing):
                     f"Expected '{name}' of type {field_type}, i.e. shape "
                     f"[*, {field_type.dim}] (got None). Pass it, or build "
                     f"the layer without '{argument}'")
-        elif field_type.dim == 0:
+            return
+        checks.tensor(name, attr)
+        if field_type.dim == 0:
             raise ValueError(
                 f"Expected no '{name}' (got shape {list(attr.shape)}). Name "
                 f"its type with '{argument}' when building the layer")
-        else:
-            checks.tensor(name, attr)
-            field_type.check(attr, name)
+        field_type.check(attr, name)
 
     def _check_reach(self) -> None:
         """Names the fields of the output that stay zero."""
