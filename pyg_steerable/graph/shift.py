@@ -97,10 +97,15 @@ def periodic_options(data: Data) -> dict:
                          f"{size} objects (got {list(data.cell.shape)})")
     if pbc is None:
         return {'cell': cell}
-    pbc = torch.as_tensor(pbc)
+    try:
+        pbc = torch.as_tensor(pbc)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"Expected 'data.pbc' to be a bool, or one for each "
+                        f"axis (got {checks.show(pbc)})") from error
     checks.tensor('data.pbc', pbc, TRUTH, 'a bool, or one for each axis,')
     if pbc.numel() not in (size, 3 * size):
         raise ValueError(f"Expected 'data.pbc' of shape [1, 3], a bool for "
                          f"each axis (got {list(pbc.shape)})")
+    checks.has_values('data.pbc', pbc, 'the graph')
     pbc = pbc.to(cell.device).bool().reshape(size, -1).expand(size, 3)
     return {'cell': cell, 'pbc': pbc}

@@ -43,6 +43,9 @@ VECTORS = ('pos', 'normal', 'force', 'cell', 'edge_shift')
 #: What lengths are measured by: it is scaled with the positions.
 LENGTHS = ('cell', 'edge_shift')
 
+#: More points to draw, or longer ways, are a mistake.
+MOST, LONGEST = 2**27, 1e30
+
 
 def _read(data) -> BaseData:
     if not isinstance(data, BaseData):
@@ -261,7 +264,7 @@ class RandomPointSubset(BaseTransform):
             or faces, which would point to removed points.
     """
     def __init__(self, num: int, replace: bool = False):
-        self.num = checks.integer('num', num)
+        self.num = checks.integer('num', num, 1, MOST)
         self.replace = checks.flag('replace', replace)
 
     def forward(self, data: Data) -> Data:
@@ -326,8 +329,9 @@ class Jitter(BaseTransform):
         ValueError: If :obj:`std` is negative or :obj:`clip` not positive.
     """
     def __init__(self, std: float = 0.01, clip: float | None = 0.05):
-        self.std = checks.real('std', std, 0.)
-        self.clip = None if clip is None else checks.positive('clip', clip)
+        self.std = checks.real('std', std, 0., LONGEST)
+        self.clip = None if clip is None else min(
+            checks.positive('clip', clip), LONGEST)
 
     def forward(self, data: Data) -> Data:
         pos = _positions(data)
@@ -366,7 +370,7 @@ class AnisotropicScale(BaseTransform):
     """
     def __init__(self, low: float = 2 / 3, high: float = 3 / 2):
         self.low = checks.positive('low', low)
-        self.high = checks.positive('high', high)
+        self.high = checks.real('high', high, above=0., most=LONGEST)
         if self.low > self.high:
             raise ValueError(f"Expected 'low' to be at most 'high' (got {low} "
                              f"and {high})")

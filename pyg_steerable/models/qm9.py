@@ -184,13 +184,14 @@ class QM9Net(torch.nn.Module):
         self.embedding.in_type.check(checks.tensor('x', x), 'x')
         edge_attr = edge_attr if self.edge_dim else None
         if self.atom_dim:
-            for name, value in (('edge_index', edge_index),
-                                ('edge_attr', edge_attr),
-                                ('edge_shift', edge_shift)):
-                if value is not None or name == 'edge_index':
-                    checks.tensor(name, value,
-                                  checks.FLOATING + checks.INTEGERS)
+            checks.tensor('edge_index', edge_index, checks.INTEGERS)
             checks.shaped('edge_index', edge_index, (2, None), '[2, E]')
+            for name, value, width in (('edge_attr', edge_attr,
+                                        self.edge_dim),
+                                       ('edge_shift', edge_shift, 3)):
+                if value is not None:
+                    checks.tensor(name, value)
+                    checks.shaped(name, value, (None, width), f'[E, {width}]')
             edge_index, edge_attr, edge_shift = _with_loops(
                 edge_index, x.shape[0], edge_attr, edge_shift)
         attributes = {

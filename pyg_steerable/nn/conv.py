@@ -411,9 +411,9 @@ class SteerableConv(MessagePassing):
             return
         product, nowhere, partly = self.kernel.product, [], []
         for (mul, rep), s in zip(self.out_type.blocks, self.out_type.slices):
-            maps = [Q.double().transpose(0, 1)
-                    for p, Q in zip(product.paths, product.bases)
-                    if p.w == s.start]
+            # Their originals, which have values also for meta layers.
+            maps = [product._exact[f'Q{i}'].transpose(0, 1)
+                    for i, p in enumerate(product.paths) if p.w == s.start]
             if self.root_weight:
                 maps += [linear_basis(v, rep, self.in_type.group).transpose(
                     0, 1) for _, v in self.in_type.blocks]

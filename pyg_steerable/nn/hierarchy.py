@@ -69,6 +69,7 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
                          "(got 'fps'): farthest points know no images")
     ratios = read_ratios(ratios)
     checks.positions('pos', pos)
+    checks.has_values('pos', pos, 'the graph')
     periodic = {} if cell is None else {'cell': cell, 'pbc': pbc}
     pick = random_downsample if sampling == 'random' else farthest_downsample
     if batch is not None:
@@ -92,8 +93,9 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
 
 def read_ratios(ratios) -> tuple[float, ...]:
     """The share that each step keeps."""
-    if not isinstance(ratios, (Sequence, np.ndarray, Tensor)) or isinstance(
-            ratios, str):
+    if isinstance(ratios, str) or not isinstance(
+            ratios, (Sequence, np.ndarray, Tensor)) or (
+            getattr(ratios, 'ndim', 1) != 1):
         raise TypeError(f"Expected 'ratios' to be a list of numbers (got "
                         f"{checks.show(ratios)})")
     return tuple(checks.real('ratios', r, above=0., most=1.) for r in ratios)
