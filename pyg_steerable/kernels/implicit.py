@@ -66,7 +66,7 @@ class ImplicitBasis(SteerableBasis):
         super().__init__()
         group = Group.wrap(group)
         checks.integer('hidden', hidden)
-        checks.integer('num_layers', num_layers, 2)
+        checks.integer('num_layers', num_layers, 2, 1000)
         self.max_degree = degree('max_degree', max_degree, 1)
         self.set_radius(radius)
         if not callable(activation):

@@ -78,6 +78,12 @@ class _Encoder(torch.nn.Module):
         of clouds.
         """
         checks.positions('pos', pos)
+        if not isinstance(levels, (list, tuple)) or not all(
+                isinstance(level, Level) for level in levels) or (
+                len(levels) != len(self.convs)):
+            raise TypeError(f"Expected 'levels' to be a list of "
+                            f"{len(self.convs)} levels, as 'model.levels' "
+                            f"returns it (got {checks.show(levels)})")
         batch, size = read_batch(batch, pos, batch_size)
         dtype = self.convs[0].dtype
         pos = pos.to(at_least_float32(pos))
