@@ -11,6 +11,8 @@ import math
 import numbers
 import operator
 import reprlib
+import sys
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -243,3 +245,16 @@ def same_device(**tensors: Tensor | None) -> None:
         places = ', '.join(f"'{n}' on {d}" for n, d in found.items())
         raise ValueError(f"Expected all tensors on one device (got "
                          f"{places}). Move them with '.to(device)'")
+
+
+# Warnings ##################################################################
+
+
+def warn(message: str) -> None:
+    """Warns at the line of the user's that leads here."""
+    frame, level = sys._getframe(1), 2
+    inside = ('pyg_steerable', 'torch', 'torch_geometric')
+    while frame is not None and str(frame.f_globals.get(
+            '__name__')).split('.')[0] in inside:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

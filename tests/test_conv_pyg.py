@@ -6,14 +6,21 @@ import pickle
 import shutil
 import socket
 import time
+import warnings
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
-from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.data import Data
+from torch_geometric.explain import (
+    Explainer,
+    GNNExplainer,
+    GraphMaskExplainer,
+)
 from torch_geometric.nn import HeteroConv, Sequential, to_hetero
 from torch_geometric.testing import withPackage
 from torch_geometric.utils import to_torch_csc_tensor
@@ -21,6 +28,7 @@ from torch_geometric.utils import to_torch_csc_tensor
 from pyg_steerable import FieldType, Group
 from pyg_steerable.kernels import HarmonicBasis
 from pyg_steerable.nn import (
+    FieldBatchNorm,
     Gate,
     HarmonicSteerableConv,
     ImplicitSteerableConv,
@@ -28,6 +36,7 @@ from pyg_steerable.nn import (
     Linear,
     NormGate,
     SteerableConv,
+    calibrate,
 )
 
 CONVS = [ImplicitSteerableConv, HarmonicSteerableConv]
@@ -43,6 +52,7 @@ def seed():
 
 
 def build(cls, group='O(3)', dtype=torch.float64, **kwargs):
+    kwargs.setdefault('radius', 2.)  # of normal positions
     if cls is ImplicitSteerableConv:
         kwargs.setdefault('hidden', 3)
     conv = cls(FieldType('3x0e + 2x1o', group),
@@ -105,6 +115,241 @@ def test_inputs(cls):
     close(conv(x, pos, edge_index, edge_weight=torch.ones(E)), out)
     adj = to_torch_csc_tensor(edge_index, weight, size=(N, N))
     close(conv(x, pos, adj.t()), weighted)
+
+
+@convs
+@pytest.mark.parametrize('layout', ['coo', 'uncoalesced', 'csr', 'csc'])
+def test_sparse_matrices(cls, layout):
+    """Also compiled, as far as PyTorch can (the graph breaks there)."""
+    torch._dynamo.reset()
+    x, pos, edge_index = graph(6, 8)
+    pos = (pos, torch.randn(8, 3).double())
+    x = (x, torch.randn(8, 9).double())
+    weight = torch.rand(E, dtype=torch.float64)
+    if layout == 'uncoalesced':  # one edge twice
+        edge_index = torch.cat([edge_index, edge_index[:, :1]], 1)
+        weight = torch.cat([weight, weight[:1]])
+    conv = build(cls)
+    out = conv(x, pos, edge_index, edge_weight=weight)
+    adj_t = torch.sparse_coo_tensor(edge_index.flip(0), weight, (8, 6))
+    if layout == 'coo':
+        adj_t = adj_t.coalesce()
+    if layout in ('csr', 'csc'):
+        adj_t = getattr(adj_t, f'to_sparse_{layout}')()
+    close(conv(x, pos, adj_t), out)
+    assert layout != 'uncoalesced' or not adj_t.is_coalesced()
+    close(torch.compile(conv, backend='aot_eager')(x, pos, adj_t), out)
+    # Values have derivatives.
+    if layout != 'uncoalesced':
+        adj_t.requires_grad_()
+        values = torch.autograd.grad(conv(x, pos, adj_t).sum(), adj_t)[0]
+        weight.requires_grad_()
+        expected = torch.autograd.grad(
+            conv(x, pos, edge_index, edge_weight=weight).sum(), weight)[0]
+        close(values.to_dense()[edge_index[1], edge_index[0]], expected)
+    with pytest.raises(ValueError, match=r'shape \[8, 6\], .*got \[6, 8\]'):
+        conv(x, pos, adj_t.detach().t())
+
+
+@convs
+def test_one_tensor_for_two_sets(cls):
+    """As in PyG's PointNetConv, it belongs to the sources."""
+    conv = build(cls)
+    x, pos, edge_index = graph(6, 8)
+    pair = (pos, torch.randn(8, 3).double())
+    close(conv(x, pair, edge_index), conv((x, None), pair, edge_index))
+    back = build(cls, flow='target_to_source')
+    back.load_state_dict(conv.state_dict())
+    close(back(x, pair[::-1], edge_index.flip(0)), conv(x, pair, edge_index))
+    # Twice the same positions are one set.
+    x, pos, edge_index = graph()
+    close(conv(x, (pos, pos), edge_index), conv(x, pos, edge_index))
+    assert (conv.in_channels, conv.out_channels) == (9, 13)
+
+
+@convs
+@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('aggr', ['sum', 'mean'])
+def test_dtypes(cls, order, aggr):
+    """Everything is cast to the dtype of the weights."""
+    x, pos, edge_index = graph()
+    weight = torch.rand(E).double()
+    conv = build(cls, order=order, aggr=aggr)
+    out = conv(x, pos, edge_index, edge_weight=weight)
+    for layer, tol in ((torch.float64, 1e-10), (torch.float32, 1e-4),
+                       (torch.bfloat16, 5e-2)):
+        conv.to(layer)
+        for a in (torch.float64, torch.float32, torch.bfloat16):
+            for b in (torch.float64, torch.float32):
+                got = conv(x.to(a), pos.to(b), edge_index,
+                           edge_weight=weight.to(a))
+                assert got.dtype == layer
+                tolerance = max(tol, 3e-2 if a == torch.bfloat16 else
+                                1e-4 if torch.float32 in (a, b) else 0.)
+                assert (got - out).norm() < tolerance * out.norm()
+    if cls is ImplicitSteerableConv:
+        conv = build(cls, order=order, edge_type=FieldType('1x0e')).float()
+        conv(x, pos, edge_index, weight[:, None])
+
+
+def test_text_and_group():
+    T = FieldType('2x1o', 'SO(2)')
+    for make in CONVS:
+        conv = make('2x1o', '2x1o', group='SO(2)')
+        assert conv.in_type == conv.out_type == T
+        assert make(T, T).in_type == make(T, '2x1o', group='SO(2)').in_type
+        with pytest.raises(TypeError, match='FieldType'):
+            make('2x1o', '2x1o')
+        with pytest.raises(ValueError, match="'in_type' of .*SO.3.*'group'"):
+            make(T, T, group='SO(3)')
+    conv = ImplicitSteerableConv('1x0e', '1x0e', '1x1o', '1x0e',
+                                 group='SO(2)')
+    assert conv.edge_type == FieldType('1x1o', 'SO(2)')
+
+
+def test_outputs_that_nothing_reaches():
+    for make in CONVS:
+        with pytest.raises(ValueError, match="'out_type' .*4x0o"):
+            make('1x0e', '4x0o', group='O(3)')
+    with pytest.warns(UserWarning, match=r'to 4x0o in .*2x1o\+4x0o'):
+        HarmonicSteerableConv('1x0e', '2x1o + 4x0o', group='O(3)')
+    with pytest.warns(UserWarning, match='to 1x1o, 1x2e in'):
+        HarmonicSteerableConv('1x0e', '1x0e + 1x1o + 1x2e', max_degree=0,
+                              group='O(3)')
+    # Of a vector, rotations about z leave the third component alone.
+    with pytest.warns(UserWarning, match='to a part of 1x1o in'):
+        HarmonicSteerableConv('1x0e', '1x1o', max_degree=0, group='SO(2)')
+    # The linear map of the nodes themselves counts, a bias does not.
+    HarmonicSteerableConv('1x0o', '1x0o', max_degree=0, group='O(3)')
+    with pytest.warns(UserWarning, match='to 1x2e in'):
+        HarmonicSteerableConv('1x1o', '1x1o + 1x2e', max_degree=0,
+                              group='SO(3)')
+
+
+# Radii #######################################################################
+
+
+def neighbourhoods(distance, n=40):
+    """Stars with one target each, at some distances."""
+    way = torch.nn.functional.normalize(torch.randn(n, 6, 3), dim=-1)
+    pos = torch.cat([torch.zeros(n, 3), (distance * way).flatten(0, 1)])
+    source = torch.arange(n, 7 * n)
+    return torch.randn(7 * n, 1), pos, torch.stack([source,
+                                                    (source - n) // 6])
+
+
+@convs
+def test_neighbours_out_of_reach(cls):
+    for order in ('auto', 'reference'):
+        conv = cls('1x0e', '1x0e + 1x1o', group='O(3)', order=order)
+        args = neighbourhoods(16.)
+        conv.eval()(*args)  # in training only
+        with pytest.warns(UserWarning, match='100% .* beyond .*radius=16'
+                          ) as caught:
+            conv.train()(*args)
+        assert 'calibrate' in str(caught[0].message)
+        assert caught[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            conv(*args)  # once
+            for good in (0.7, 1., 1.3):
+                cls('1x0e', '1x1o', group='O(3)')(*neighbourhoods(good))
+            x, pos, _ = args  # a node that is its own neighbour says nothing
+            cls('1x0e', '1x1o', group='O(3)')(
+                x, pos, torch.arange(len(x)).expand(2, -1))
+        with pytest.warns(UserWarning, match='farther than 0.01.*radius=0.01'):
+            cls('1x0e', '1x1o', group='O(3)')(*neighbourhoods(0.01))
+
+
+@convs
+def test_no_looks_while_tracing(cls):
+    torch._dynamo.reset()
+    args = neighbourhoods(16.)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        conv = cls('1x0e', '1x0e', group='O(3)')
+        torch.compile(conv, fullgraph=True, backend='eager')(*args)
+        x, pos, edge_index = args
+        torch.func.vmap(lambda x: conv(x, pos, edge_index))(x[None])
+        conv.to('meta')(*(a.to('meta') for a in args))
+        assert not conv._seen
+        conv = cls('1x0e', '1x0e', group='O(3)')
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fake = [mode.from_tensor(a) for a in args]
+            assert conv(*fake).shape == (len(x), 1)
+        assert not conv._seen
+
+
+@convs
+@pytest.mark.parametrize('size', [1e-3, 1., 16., 1e4])
+def test_calibrate(cls, size):
+    """Then units do not matter."""
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            T = FieldType('4x0e + 2x1o')
+            self.first = cls(FieldType('1x0e'), T)
+            self.norm = FieldBatchNorm(T)
+            self.second = cls(T, T)
+
+        def forward(self, data):
+            x = self.first(data.x, data.pos, data.edge_index)
+            return self.second(self.norm(x), data.pos, data.edge_index)
+
+    x, pos, edge_index = neighbourhoods(1 + 0.3 * torch.randn(40, 6, 1))
+    data = Data(x=x, pos=size * pos, edge_index=edge_index)
+    torch.manual_seed(0)
+    model = Two().eval()
+    before = [m.training for m in model.modules()]
+    found = calibrate(model, data)
+    assert list(found) == ['first', 'second']
+    assert before == [m.training for m in model.modules()]
+    assert model.norm.momentum == 0.1
+    distance = size * (pos[edge_index[0]] - pos[edge_index[1]]).norm(dim=1)
+    expected = (distance.square().mean().sqrt()
+                if cls is ImplicitSteerableConv else distance.quantile(0.95))
+    for conv in (model.first, model.second):
+        assert abs(conv.kernel.basis.radius / expected - 1) < 0.02
+    assert abs(model(data).square().mean() - 1) < 1e-2
+    # Radii are saved, and change with the precision of the module alone.
+    other = Two().eval()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(data), model(data))
+    assert other.second.kernel.basis.radius == model.second.kernel.basis.radius
+    # In other units the network is the same.
+    torch.manual_seed(0)
+    same = Two().eval()
+    calibrate(same, Data(x=x, pos=pos, edge_index=edge_index))
+    assert torch.allclose(
+        same(Data(x=x, pos=pos, edge_index=edge_index)), model(data),
+        atol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model.train()(data)
+
+
+@convs
+def test_radius_of_old_checkpoints(cls):
+    conv = build(cls, radius=1.7)
+    args = graph()
+    out = conv(*args)
+    state = conv.state_dict()
+    del state['kernel.basis.radius']
+    state['lin.weight'] = state['lin.weight'] + 1
+    state['lin.weight'] -= 1
+    conv.load_state_dict(state)
+    close(conv(*args), out)
+    # After float32 and back it is exact.
+    assert conv.float().double().kernel.basis.radius == 1.7
+
+
+def test_rootless_layers_have_no_empty_parameters():
+    T = FieldType('2x1o')
+    conv = ImplicitSteerableConv(T, T, root_weight=False)
+    assert all(p.numel() for p in conv.parameters())
+    old = {**conv.state_dict(), 'lin.weight': torch.empty(0),
+           'lin.bias': torch.empty(0)}
+    conv.load_state_dict(old)
 
 
 @withPackage('torch_sparse')
@@ -298,6 +543,14 @@ def test_explain(cls):
     assert explanation.edge_mask.max() > 0
     assert explanation.validate()
     close(model(x, edge_index, pos), before, 1e-6)
+    explainer = Explainer(
+        model, GraphMaskExplainer(1, epochs=3, log=False),
+        explanation_type='model', node_mask_type='attributes',
+        edge_mask_type='object',
+        model_config=dict(mode='regression', task_level='node',
+                          return_type='raw'))
+    explanation = explainer(x, edge_index, pos=pos)
+    assert explanation.edge_mask.shape == (E, )
 
 
 # Modules #####################################################################
@@ -322,7 +575,7 @@ def test_reset_parameters(cls):
         assert torch.equal(a[name], b[name]), name
     # Statistics are forgotten.
     x, pos, edge_index = graph()
-    conv.train()(x, 5 * pos, edge_index)
+    conv.train()(x, 2 * pos, edge_index)
     torch.manual_seed(3)
     conv.reset_parameters()
     for name, value in conv.state_dict().items():

@@ -261,7 +261,7 @@ def test_bad_clouds(cls, ratios):
             model(pos, batch[1:], levels=given)
         with pytest.raises(ValueError, match=r"'batch' in \[0, 2\)"):
             model(pos, batch, batch_size=2, levels=given)
-        with pytest.raises(TypeError, match="'batch' to hold integers"):
+        with pytest.raises(TypeError, match="'batch' to be a tensor of "):
             model(pos, batch.double(), levels=given)
     pos[3] = float('nan')
     with pytest.raises(ValueError, match='finite positions'):

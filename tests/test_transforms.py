@@ -221,7 +221,7 @@ def test_clouds_of_few_points():
     with pytest.raises(ValueError, match='before building a graph'):
         RandomPointSubset(5)(random_graph())
     for num in (0, 2.5, True):
-        with pytest.raises(ValueError, match="'num' to be a positive"):
+        with pytest.raises(ValueError, match="'num' to be an integer in"):
             RandomPointSubset(num)
 
 
@@ -258,7 +258,7 @@ def test_anisotropic_scale():
     assert 2 / 3 <= scale.min() < 0.75 and 1.4 < scale.max() <= 1.5 + 1e-12
     assert not torch.allclose(scale[:, 0], scale[:, 1], rtol=0.1)
     for low, high in ((0, 1), (2, 1), (1, float('inf'))):
-        with pytest.raises(ValueError, match="0 < 'low' <= 'high'"):
+        with pytest.raises(ValueError, match="Expected '(low|high)' to be"):
             AnisotropicScale(low, high)
 
 
@@ -285,7 +285,7 @@ def test_normalise_clouds_without_size(size):
         assert Normalise(size)(Data(pos=pos)).pos.abs().max() < 1e-6
     assert Normalise(size)(random_cloud(1)).pos.eq(0).all()
     assert Normalise(size)(random_cloud(0)).pos.shape == (0, 3)
-    with pytest.raises(ValueError, match="'size' to be 'sphere' or"):
+    with pytest.raises(ValueError, match="'size' to be one of 'sphere', "):
         Normalise('cube')
 
 
@@ -293,7 +293,7 @@ def test_normalise_clouds_without_size(size):
 def test_bad_positions(transform):
     data = random_cloud()
     data.pos[4, 1] = float('nan')
-    with pytest.raises(ValueError, match='finite positions.*at point 4'):
+    with pytest.raises(ValueError, match='to be finite .*at point 4'):
         transform(data)
     with pytest.raises(ValueError, match=r'shape \[N, 3\] .got \[12, 2\]'):
         transform(Data(pos=torch.randn(12, 2)))

@@ -10,10 +10,13 @@ from .lattice import (
 )
 from .neighbors import knn, knn_graph, nearest, radius, radius_graph
 from .sampling import fps
+from .shift import edge_shift
 from .transforms import (
     AnisotropicScale,
     Jitter,
+    KNNGraph,
     Normalise,
+    RadiusGraph,
     RandomGroupElement,
     RandomPointSubset,
 )
@@ -25,6 +28,9 @@ __all__ = [
     'nearest',
     'radius',
     'radius_graph',
+    'edge_shift',
+    'RadiusGraph',
+    'KNNGraph',
     'VoxelToGraph',
     'GraphToVoxel',
     'voxel_to_graph',

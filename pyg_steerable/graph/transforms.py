@@ -1,4 +1,5 @@
-r"""Augmentations of point clouds, as transforms of PyG's :obj:`Data`.
+r"""From point clouds to graphs, and augmentations, as transforms of PyG's
+:obj:`Data`.
 
 .. code-block:: python
 
@@ -7,51 +8,163 @@ r"""Augmentations of point clouds, as transforms of PyG's :obj:`Data`.
         RandomPointSubset(1024),
         RandomGroupElement('SO(2)'),  # rotations about z
         Jitter(0.01, clip=0.05),
+        KNNGraph(15),
     ])
 
 They draw from torch's global generator: :obj:`torch.manual_seed` makes them
 reproducible, workers of a loader included. Build graphs after them.
+
+Crystals have a :obj:`cell` of shape :math:`[1, 3, 3]` (lattice vectors as
+rows) and, if not all axes repeat, :obj:`pbc` of shape :math:`[1, 3]`, so that
+a batch holds one for each. :class:`RadiusGraph` and :class:`KNNGraph` then
+also write :obj:`edge_shift`, which batches, turns and scales with the rest.
 """
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.data.data import BaseData
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import select
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
+from .neighbors import knn_graph, radius_graph
+from .shift import edge_shift, num_clouds, periodic_options
 
 #: What every element of a group turns if it is there: one vector per row,
 #: under the names that PyG gives them.
-VECTORS = ('pos', 'normal', 'force', 'cell')
+VECTORS = ('pos', 'normal', 'force', 'cell', 'edge_shift')
+
+#: What lengths are measured by: it is scaled with the positions.
+LENGTHS = ('cell', 'edge_shift')
+
+#: More points to draw, or longer ways, are a mistake.
+MOST, LONGEST = 2**27, 1e30
+
+
+def _read(data) -> BaseData:
+    if not isinstance(data, BaseData):
+        raise TypeError(f"Expected 'data' to be a Data object (got "
+                        f"{checks.show(data)})")
+    return data
 
 
 def _positions(data: Data) -> Tensor:
-    pos = getattr(data, 'pos', None)
-    if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.shape[1] != 3:
-        got = list(pos.shape) if isinstance(pos, Tensor) else pos
-        raise ValueError(f"Expected 'data.pos' of shape [N, 3] (got {got})")
-    _check_numbers('pos', pos)
-    bad = (~pos.isfinite()).any(dim=-1).nonzero()
-    if len(bad):
-        i = int(bad[0])
-        raise ValueError(f"Expected finite positions 'data.pos' (got "
-                         f"{pos[i].tolist()} at point {i})")
-    return pos
+    pos = getattr(_read(data), 'pos', None)
+    if pos is None:
+        raise ValueError("Expected 'data.pos' of shape [N, 3] (got None)")
+    checks.positions('data.pos', pos)
+    checks.has_values('data.pos', pos, 'the result')
+    return checks.finite('data.pos', pos, 'point')
 
 
-def _check_numbers(name: str, value) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        got = getattr(value, 'dtype', type(value).__name__)
-        raise TypeError(f"Expected 'data.{name}' to be a tensor of floating "
-                        f"point numbers (got {got}). Convert it with "
-                        f"'.float()'")
+def _scale(data: Data, factor: Tensor) -> None:
+    """Scales what lengths are measured by."""
+    for name in LENGTHS:
+        if data.get(name) is not None:
+            checks.tensor(f'data.{name}', data[name])
+            data[name] = data[name] * factor.to(data[name])
+
+
+# Graphs ####################################################################
+
+
+class _Graph(BaseTransform):
+    """Replaces the edges of data."""
+    def forward(self, data: Data) -> Data:
+        pos, cells = _positions(data), periodic_options(data)
+        batch = data.get('batch')
+        found = self.search(pos, self.size, batch=batch,
+                            batch_size=num_clouds(data), **self.options,
+                            **cells)
+        # What belongs to the edges of before.
+        for name in ('edge_attr', 'edge_weight', 'edge_shift', 'adj_t'):
+            if name in data:
+                del data[name]
+        if not cells:
+            data.edge_index = found
+            return data
+        data.edge_index, offset = found
+        shift = edge_shift(offset, cells['cell'].double(),
+                           None if batch is None else
+                           batch[data.edge_index[0]])
+        data.edge_shift = shift.to(pos.dtype)
+        return data
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.size})'
+
+
+class RadiusGraph(_Graph):
+    r"""Edges to each point from all points within distance :obj:`r`
+    (:func:`~pyg_steerable.graph.radius_graph`), also from periodic images if
+    there is a :obj:`data.cell`: then :obj:`data.edge_shift` :math:`[E, 3]`
+    leads from points to these (:func:`~pyg_steerable.graph.edge_shift`).
+    Edges and edge attributes that were there before are dropped. (It has no
+    functional name: :obj:`radius_graph` is PyG's.)
+
+    Args:
+        r (float): The radius.
+        loop (bool, optional): Whether a point is its own neighbour.
+            (default: :obj:`False`)
+        max_num_neighbors (int, optional): See
+            :func:`~pyg_steerable.graph.radius`. (default: :obj:`None`)
+        flow (str, optional): See :func:`~pyg_steerable.graph.knn_graph`.
+            (default: :obj:`'source_to_target'`)
+        engine (str, optional): (default: :obj:`'auto'`)
+
+    Raises:
+        ValueError: As in :func:`~pyg_steerable.graph.radius_graph`.
+        TypeError: If data are none, or hold something else than numbers.
+    """
+    search = staticmethod(radius_graph)
+
+    def __init__(self, r: float, loop: bool = False,
+                 max_num_neighbors: int | None = None,
+                 flow: str = 'source_to_target', *, engine: str = 'auto'):
+        self.size = checks.positive('r', r)
+        if max_num_neighbors is not None:
+            checks.integer('max_num_neighbors', max_num_neighbors)
+        self.options = dict(_options(loop, flow, engine),
+                            max_num_neighbors=max_num_neighbors)
+
+
+class KNNGraph(_Graph):
+    r"""Edges from the :obj:`k` nearest points to each point
+    (:func:`~pyg_steerable.graph.knn_graph`), with periodic images like
+    :class:`RadiusGraph`.
+
+    Args:
+        k (int): The number of neighbours.
+        loop, flow, engine: As in :class:`RadiusGraph`.
+
+    Raises:
+        ValueError: As in :func:`~pyg_steerable.graph.knn_graph`.
+        TypeError: If data are none, or hold something else than numbers.
+    """
+    search = staticmethod(knn_graph)
+
+    def __init__(self, k: int, loop: bool = False,
+                 flow: str = 'source_to_target', *, engine: str = 'auto'):
+        self.size = checks.integer('k', k)
+        self.options = _options(loop, flow, engine)
+
+
+def _options(loop, flow, engine) -> dict:
+    return {
+        'loop': checks.flag('loop', loop),
+        'flow': checks.choice('flow', flow, ('source_to_target',
+                                             'target_to_source')),
+        'engine': checks.text('engine', engine),
+    }
+
+
+# Augmentations #############################################################
 
 
 @functional_transform('random_group_element')
@@ -70,10 +183,10 @@ class RandomGroupElement(BaseTransform):
     batching; a batch is moved as one.
 
     Positions :obj:`pos`, (outward) normals :obj:`normal`, forces
-    :obj:`force` and the rows of a periodic :obj:`cell` are vectors and move
-    wherever they are there; :obj:`fields` says otherwise, e.g.
-    :obj:`normal='1e'` where normals follow the orientation of faces and not
-    the surface. Attributes whose type is not known stay as they are.
+    :obj:`force`, the rows of a periodic :obj:`cell` and :obj:`edge_shift` are
+    vectors and move wherever they are there; :obj:`fields` says otherwise,
+    e.g. :obj:`normal='1e'` where normals follow the orientation of faces and
+    not the surface. Attributes whose type is not known stay as they are.
 
     Args:
         group (Group or str): The group G.
@@ -93,6 +206,9 @@ class RandomGroupElement(BaseTransform):
     """
     def __init__(self, group: Group | str, fields: dict | None = None):
         self.group = group = Group.wrap(group)
+        if fields is not None and not isinstance(fields, dict):
+            raise TypeError(f"Expected 'fields' to be a dict of types by name "
+                            f"(got {checks.show(fields)})")
         needed = {'pos': '1o', **(fields or {})}
         self.fields = {
             name: _seen_under(kind, group)
@@ -103,15 +219,15 @@ class RandomGroupElement(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         for name in self.needed:
-            if not any(name in store for store in data.stores):
+            if not any(name in store for store in _read(data).stores):
                 raise ValueError(f"Expected data with '{name}' (got {data}). "
                                  f"What is not there is left out by "
                                  f"fields={{'{name}': None}}")
         g = self.group.sample()[0]
-        for store in data.stores:
+        for store in _read(data).stores:
             for name, kind in self.fields.items():
                 if name in store:
-                    _check_numbers(name, store[name])
+                    checks.tensor(f'data.{name}', store[name])
                     kind.check(store[name], f'data.{name}')
                     store[name] = kind.transform(store[name], g)
         return data
@@ -148,14 +264,12 @@ class RandomPointSubset(BaseTransform):
             or faces, which would point to removed points.
     """
     def __init__(self, num: int, replace: bool = False):
-        if isinstance(num, bool) or not isinstance(num, int) or num < 1:
-            raise ValueError(f"Expected 'num' to be a positive integer (got "
-                             f"{num!r})")
-        self.num, self.replace = num, replace
+        self.num = checks.integer('num', num, 1, MOST)
+        self.replace = checks.flag('replace', replace)
 
     def forward(self, data: Data) -> Data:
         for name in ('edge_index', 'adj_t', 'face'):
-            if data.get(name) is not None:
+            if _read(data).get(name) is not None:
                 raise ValueError(f"Expected a point cloud (got data with "
                                  f"'{name}'). Draw points before building a "
                                  f"graph of them")
@@ -170,7 +284,9 @@ class RandomPointSubset(BaseTransform):
         else:
             keep = torch.randperm(n, device='cpu')[:self.num]
         # Their number is read off the attributes: first find, then change.
-        for name in [key for key in data.keys() if data.is_node_attr(key)]:
+        # (PyG takes a cell for three points.)
+        for name in [key for key in data.keys() if key not in
+                     ('cell', 'pbc') and data.is_node_attr(key)]:
             value = data[name]
             data[name] = _rows(value, keep, data.__cat_dim__(name, value))
         if 'num_nodes' in data:
@@ -201,7 +317,7 @@ class Jitter(BaseTransform):
         \boldsymbol{\delta}_i \sim \mathcal{N}(0, \sigma^2 \mathbf{1}).
 
     Lengths are clipped, not coordinates: the noise has no preferred
-    direction. Fields stay as they are.
+    direction. Fields stay as they are, and so does a cell.
 
     Args:
         std (float, optional): The standard deviation :math:`\sigma` of each
@@ -213,13 +329,9 @@ class Jitter(BaseTransform):
         ValueError: If :obj:`std` is negative or :obj:`clip` not positive.
     """
     def __init__(self, std: float = 0.01, clip: float | None = 0.05):
-        if not 0 <= std < math.inf:
-            raise ValueError(f"Expected 'std' to be a non-negative number "
-                             f"(got {std})")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"Expected 'clip' to be positive (got {clip}). "
-                             f"Leave noise unclipped with clip=None")
-        self.std, self.clip = std, clip
+        self.std = checks.real('std', std, 0., LONGEST)
+        self.clip = None if clip is None else min(
+            checks.positive('clip', clip), LONGEST)
 
     def forward(self, data: Data) -> Data:
         pos = _positions(data)
@@ -243,9 +355,10 @@ class AnisotropicScale(BaseTransform):
         \mathbf{p}_i \mapsto \mathrm{diag}(s_x, s_y, s_z) \, \mathbf{p}_i,
         \qquad s \sim \mathcal{U}(low, high).
 
-    This is no element of O(3): fields have no way to follow and stay as they
-    are (vectors and normals no longer fit the shape exactly), and it prefers
-    the coordinate axes, so that its place before or after
+    A periodic :obj:`cell` and :obj:`edge_shift` follow. This is no element of
+    O(3): fields have no way to follow and stay as they are (vectors and
+    normals no longer fit the shape exactly), and it prefers the coordinate
+    axes, so that its place before or after
     :class:`RandomGroupElement` matters.
 
     Args:
@@ -256,14 +369,17 @@ class AnisotropicScale(BaseTransform):
         ValueError: Unless :math:`0 < low \leq high`.
     """
     def __init__(self, low: float = 2 / 3, high: float = 3 / 2):
-        if not 0 < low <= high < math.inf:
-            raise ValueError(f"Expected 0 < 'low' <= 'high' (got {low} and "
-                             f"{high})")
-        self.low, self.high = low, high
+        self.low = checks.positive('low', low)
+        self.high = checks.real('high', high, above=0., most=LONGEST)
+        if self.low > self.high:
+            raise ValueError(f"Expected 'low' to be at most 'high' (got {low} "
+                             f"and {high})")
 
     def forward(self, data: Data) -> Data:
         pos = _positions(data)
-        data.pos = pos * pos.new_empty(3).uniform_(self.low, self.high)
+        factor = pos.new_empty(3).uniform_(self.low, self.high)
+        data.pos = pos * factor
+        _scale(data, factor)
         return data
 
     def __repr__(self) -> str:
@@ -283,8 +399,9 @@ class Normalise(BaseTransform):
         \rangle.
 
     Both sizes are invariant under O(3): it commutes with
-    :class:`RandomGroupElement`. Nothing but :obj:`pos` is scaled. A cloud
-    whose points all coincide is only centred, an empty one stays empty.
+    :class:`RandomGroupElement`. Nothing but :obj:`pos`, a periodic
+    :obj:`cell` and :obj:`edge_shift` is scaled. A cloud whose points all
+    coincide is only centred, an empty one stays empty.
 
     Args:
         size (str, optional): What becomes one: :obj:`"sphere"`, the radius
@@ -295,10 +412,7 @@ class Normalise(BaseTransform):
         ValueError: If the size is unknown or positions are not finite.
     """
     def __init__(self, size: str = 'sphere'):
-        if size not in ('sphere', 'deviation'):
-            raise ValueError(f"Expected 'size' to be 'sphere' or 'deviation' "
-                             f"(got {size!r})")
-        self.size = size
+        self.size = checks.choice('size', size, ('sphere', 'deviation'))
 
     def forward(self, data: Data) -> Data:
         pos = _positions(data)
@@ -311,7 +425,9 @@ class Normalise(BaseTransform):
             size = centred.square().mean().sqrt()
         # What centring leaves of coinciding points is rounding.
         least = 8 * torch.finfo(pos.dtype).eps * pos.abs().max()
-        data.pos = centred / torch.where(size > least, size, 1.)
+        size = torch.where(size > least, size, 1.)
+        data.pos = centred / size
+        _scale(data, 1 / size)
         return data
 
     def __repr__(self) -> str:

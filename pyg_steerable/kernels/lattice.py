@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..intertwiners import bilinear_basis
+from ..layers import FieldBatchNorm
 from ..layers.constants import ConstantModule
 from ..representations import MAX_DEGREE
 from .basis import SteerableBasis
@@ -135,6 +136,9 @@ class LatticeKernel(ConstantModule):
                              f'edges of one offset share one kernel (got '
                              f'attributes of type {basis.attr_type})')
         self.basis, self.gain = basis, gain
+        for module in basis.modules():  # which sees the same points always
+            if isinstance(module, FieldBatchNorm):
+                module.freeze()
         self.in_type, self.out_type = in_type, out_type
         self.register_constant('positions', positions)
         known: dict[tuple, str] = {}  # the maps of each three reps
@@ -145,7 +149,8 @@ class LatticeKernel(ConstantModule):
         self.is_kept = False
         if self.is_fixed:  # sampled once and for all, in float64
             with torch.device('cpu'):
-                self._keep(copy.deepcopy(self).double())
+                self._keep(
+                    copy.deepcopy(self).to_empty(device='cpu').double())
         else:
             self.register_buffer('scale',
                                  torch.ones(sum(p.n for p in self.pairs)))

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import global_mean_pool
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
-from ..kernels.basis import positive_int
 from ..layers import (
     FieldBatchNorm,
     InvariantReadout,
@@ -18,10 +18,10 @@ from ..layers import (
     QuotientELU,
 )
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
-from ..nn.hierarchy import Level, hierarchy
+from ..nn.hierarchy import SAMPLING, Level, hierarchy, read_ratios
 from ..nn.pool import interpolate, read_batch
-
-KERNELS = ('implicit', 'harmonic')
+from ..ops.precision import at_least_float32
+from .qm9 import KERNELS, MOST
 
 
 class _Encoder(torch.nn.Module):
@@ -30,25 +30,26 @@ class _Encoder(torch.nn.Module):
                  ratios, k, num_points, kernel, hidden, kernel_layers,
                  kernel_degree, activation, sampling):
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(f"Expected 'kernel' to be one of {KERNELS} (got "
-                             f"{kernel!r})")
-        if not ratios or not all(0 < r <= 1 for r in ratios):
-            raise ValueError(f"Expected 'ratios' to be numbers in (0, 1], "
-                             f"one for each convolution (got {ratios})")
-        self.ratios, self.k = tuple(ratios), positive_int('k', k)
-        self.sampling = sampling
+        checks.choice('kernel', kernel, KERNELS)
+        self.ratios = read_ratios(ratios)
+        if not self.ratios:
+            raise ValueError("Expected 'ratios' to be numbers in (0, 1], one "
+                             "for each convolution (got none)")
+        self.k = checks.integer('k', k, 1, MOST)
+        self.sampling = checks.choice('sampling', sampling, SAMPLING)
+        checks.integer('channels', channels, 1, MOST)
+        checks.positive('num_points', num_points)
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)
         self.types = [position if in_type is None else position + self.extra]
         hidden_type = FieldType.sphere(channels, max_degree, group)
-        self.types += (len(ratios) - 1) * [hidden_type]
+        self.types += (len(self.ratios) - 1) * [hidden_type]
         self.types.append(hidden_type if last_type is None else last_type)
         self.convs, self.norms, self.acts = (torch.nn.ModuleList()
                                              for _ in range(3))
         points = float(num_points)
-        for i, ratio in enumerate(ratios):
+        for i, ratio in enumerate(self.ratios):
             # k of so many points on a surface of area 4, in the unit ball.
             reach = (4 * k / (torch.pi * points))**0.5
             points *= ratio
@@ -67,29 +68,48 @@ class _Encoder(torch.nn.Module):
             self.norms.append(FieldBatchNorm(self.types[i + 1]))
             self.acts.append(activation(self.types[i + 1]))
 
-    def levels(self, pos, batch) -> list[Level]:
-        return hierarchy(pos, batch, self.ratios, self.k, self.sampling)
+    def levels(self, pos, batch, cell, pbc) -> list[Level]:
+        return hierarchy(pos, batch, self.ratios, self.k, self.sampling,
+                         cell=cell, pbc=pbc)
 
     def forward(self, pos, batch, x, batch_size, levels
                 ) -> tuple[list[Tensor], int]:
         """The fields at every resolution, the input's first, and the number
         of clouds.
         """
+        checks.positions('pos', pos)
+        if not isinstance(levels, (list, tuple)) or not all(
+                isinstance(level, Level) for level in levels) or (
+                len(levels) != len(self.convs)):
+            raise TypeError(f"Expected 'levels' to be a list of "
+                            f"{len(self.convs)} levels, as 'model.levels' "
+                            f"returns it (got {checks.show(levels)})")
         batch, size = read_batch(batch, pos, batch_size)
-        pos = pos.to(self.convs[0].lin.weight.dtype)
+        dtype = self.convs[0].dtype
+        pos = pos.to(at_least_float32(pos))
         field = pos - global_mean_pool(pos, batch, size)[batch]
+        if levels[0].edge_shift is not None:
+            field = torch.zeros_like(field)  # crystals have no centre
+            if self.extra is None:
+                raise ValueError("Expected a network with features, built "
+                                 "with 'in_type', for clouds in a 'cell' (got "
+                                 "none): their points have no position but "
+                                 "that to each other")
+        field = field.to(dtype)
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "
                              f"{None if x is None else list(x.shape)})")
         if x is not None:
-            self.extra.check(x, 'x')
-            field = torch.cat([field, x], dim=-1)
+            self.extra.check(checks.tensor('x', x), 'x')
+            checks.shaped('x', x, (len(pos), None),
+                          f'[{len(pos)}, {self.extra.dim}]')
+            field = torch.cat([field, x.to(dtype)], dim=-1)
         fields = [field]
         for level, conv, norm, act in zip(levels, self.convs, self.norms,
                                           self.acts):
             here = level.pos.to(pos)
             h = conv((field, field[level.index]), (pos, here),
-                     level.edge_index)
+                     level.edge_index, edge_shift=level.edge_shift)
             field, pos = act(norm(h)), here
             fields.append(field)
         return fields, size
@@ -102,6 +122,10 @@ class ModelNetClassifier(torch.nn.Module):
     position (from the centre of the cloud); the last one gives invariants,
     which are averaged and go through an MLP. Logits are invariant to the
     group within the error of :obj:`activation`, and to translations.
+
+    Clouds in a periodic :obj:`cell` have no centre: there the input field is
+    :obj:`x` alone, and logits are also invariant to lattice translations of
+    single points and to the choice of the cell.
 
     The paper does not give sizes; those here are for 1,024 points.
 
@@ -179,16 +203,19 @@ class ModelNetClassifier(torch.nn.Module):
         self.head = torch.nn.Sequential(*layers,
                                         torch.nn.Linear(mlp, num_classes))
 
-    def levels(self, pos: Tensor, batch: Tensor | None = None
-               ) -> list[Level]:
+    def levels(self, pos: Tensor, batch: Tensor | None = None, *,
+               cell: Tensor | None = None,
+               pbc: bool | Sequence[bool] = True) -> list[Level]:
         """The graphs for :meth:`forward`, which otherwise draws them."""
-        return self.encoder.levels(pos, batch)
+        return self.encoder.levels(pos, batch, cell, pbc)
 
     def forward(self, pos: Tensor, batch: Tensor | None = None,
                 x: Tensor | None = None, batch_size: int | None = None,
-                levels: list[Level] | None = None) -> Tensor:
+                levels: list[Level] | None = None, *,
+                cell: Tensor | None = None,
+                pbc: bool | Sequence[bool] = True) -> Tensor:
         if levels is None:
-            levels = self.levels(pos, batch)
+            levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, size = self.encoder(pos, batch, x, batch_size, levels)
         return self.head(global_mean_pool(fields[-1], levels[-1].batch, size))
 
@@ -239,25 +266,29 @@ class ModelNetSegmenter(torch.nn.Module):
             InvariantReadout(types[-1], mlp), torch.nn.ELU(),
             torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))
 
-    def levels(self, pos: Tensor, batch: Tensor | None = None
-               ) -> list[Level]:
+    def levels(self, pos: Tensor, batch: Tensor | None = None, *,
+               cell: Tensor | None = None,
+               pbc: bool | Sequence[bool] = True) -> list[Level]:
         """The graphs for :meth:`forward`, which otherwise draws them."""
-        return self.encoder.levels(pos, batch)
+        return self.encoder.levels(pos, batch, cell, pbc)
 
     def forward(self, pos: Tensor, batch: Tensor | None = None,
                 x: Tensor | None = None, batch_size: int | None = None,
-                levels: list[Level] | None = None) -> Tensor:
+                levels: list[Level] | None = None, *,
+                cell: Tensor | None = None,
+                pbc: bool | Sequence[bool] = True) -> Tensor:
         if levels is None:
-            levels = self.levels(pos, batch)
+            levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, _ = self.encoder(pos, batch, x, batch_size, levels)
+        periodic = levels[0].periodic or {}
         h = fields.pop()
         places = [(pos, batch)] + [(v.pos, v.batch) for v in levels]
         while fields:
             (coarse, coarse_batch), (fine, fine_batch) = places[-1], \
                 places[-2]
             places.pop()
-            up = interpolate(h, coarse.to(h), fine.to(h), 3, coarse_batch,
-                             fine_batch)
+            up = interpolate(h, coarse, fine, coarse_batch, fine_batch,
+                             **periodic)
             mix = self.mixes[len(self.mixes) - len(fields)]
             h = mix(torch.cat([up, fields.pop()], dim=-1))
         return self.head(h)

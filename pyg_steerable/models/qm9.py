@@ -5,12 +5,17 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import global_add_pool, global_mean_pool
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+from ..nn.pool import read_batch
 
 KERNELS = ('implicit', 'harmonic')
+
+#: Wider or deeper networks are a mistake that would fill the memory.
+MOST = 2**14
 
 
 class _ResidualBlock(torch.nn.Module):
@@ -30,17 +35,17 @@ class _ResidualBlock(torch.nn.Module):
         return self.act2(h + x)
 
 
-def _with_loops(edge_index: Tensor, edge_attr: Tensor | None, num_nodes: int
-                ) -> tuple[Tensor, Tensor | None]:
+def _with_loops(edge_index: Tensor, num_nodes: int, *attributes: Tensor | None
+                ) -> tuple[Tensor | None, ...]:
     """Also an edge from each node to itself, with attributes of zero. (PyG's
     add_self_loops breaks graphs under torch.compile.)
     """
     loops = torch.arange(num_nodes, device=edge_index.device)
     edge_index = torch.cat([edge_index, loops.expand(2, -1)], dim=1)
-    if edge_attr is not None:
-        zeros = edge_attr.new_zeros(num_nodes, edge_attr.shape[1])
-        edge_attr = torch.cat([edge_attr, zeros])
-    return edge_index, edge_attr
+    return edge_index, *(
+        None if a is None else
+        torch.cat([a, a.new_zeros(num_nodes, *a.shape[1:])])
+        for a in attributes)
 
 
 class QM9Net(torch.nn.Module):
@@ -60,6 +65,11 @@ class QM9Net(torch.nn.Module):
         model = QM9Net(edge_dim=4, atom_dim=5)      # bonds + both atoms
         y = model(data.x, data.pos, data.edge_index, data.edge_attr,
                   batch=data.batch)
+
+    Crystals are graphs with an :obj:`edge_shift` for each edge, see
+    :class:`~pyg_steerable.graph.RadiusGraph`. Bonds are about as long as the
+    default :obj:`radius`; for other graphs call
+    :func:`~pyg_steerable.nn.calibrate`.
 
     Args:
         in_dim (int, optional): The width of the atoms' features, invariants.
@@ -99,8 +109,13 @@ class QM9Net(torch.nn.Module):
         - **input:** atoms :math:`(|\mathcal{V}|, d)`, positions
           :math:`(|\mathcal{V}|, 3)` in Angstrom, edge indices
           :math:`(2, |\mathcal{E}|)`, edge attributes
-          :math:`(|\mathcal{E}|, d_e)`, batch :math:`(|\mathcal{V}|)`
+          :math:`(|\mathcal{E}|, d_e)`, batch :math:`(|\mathcal{V}|)`, edge
+          shifts :math:`(|\mathcal{E}|, 3)` *(optional)*
         - **output:** :math:`(|\mathcal{G}|, 1)`
+
+    Raises:
+        ValueError: If an option is unknown, or options or shapes do not fit.
+        TypeError: If an argument is of another kind.
     """
     def __init__(self, in_dim: int = 5, edge_dim: int = 0, atom_dim: int = 0,
                  *, group: Group | str = 'O(3)', channels: int = 8,
@@ -111,9 +126,15 @@ class QM9Net(torch.nn.Module):
                  num_neighbors: float = 2., pool: str = 'mean',
                  activation=NormGate):
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(f"Expected 'kernel' to be one of {KERNELS} (got "
-                             f"{kernel!r})")
+        checks.choice('kernel', kernel, KERNELS)
+        in_dim = checks.integer('in_dim', in_dim, 1, MOST)
+        edge_dim = checks.integer('edge_dim', edge_dim, 0, MOST)
+        atom_dim = checks.integer('atom_dim', atom_dim, 0, MOST)
+        blocks = checks.integer('blocks', blocks, 0, MOST)
+        channels = checks.integer('channels', channels, 1, MOST)
+        invariants = checks.integer('invariants', invariants, 1, MOST)
+        if radius is None:
+            radius = 1.6 if kernel == 'harmonic' else 1.2
         if kernel == 'harmonic' and (edge_dim or atom_dim):
             raise ValueError("Expected no features in a harmonic kernel (got "
                              f"edge_dim={edge_dim}, atom_dim={atom_dim}). "
@@ -121,9 +142,7 @@ class QM9Net(torch.nn.Module):
         if atom_dim not in (0, in_dim):
             raise ValueError(f"Expected 'atom_dim' to be 0 or {in_dim}, the "
                              f"width of the atoms (got {atom_dim})")
-        if pool not in ('mean', 'sum'):
-            raise ValueError(f"Expected 'pool' to be 'mean' or 'sum' (got "
-                             f"{pool!r})")
+        checks.choice('pool', pool, ('mean', 'sum'))
         self.edge_dim, self.atom_dim, self.pool = edge_dim, atom_dim, pool
         group = Group.wrap(group)
 
@@ -133,13 +152,13 @@ class QM9Net(torch.nn.Module):
         def build_conv(in_type, out_type):
             if kernel == 'harmonic':
                 return HarmonicSteerableConv(in_type, out_type,
-                                             radius=radius or 1.6,
+                                             radius=radius,
                                              num_neighbors=num_neighbors)
             return ImplicitSteerableConv(
                 in_type, out_type, scalars(edge_dim) if edge_dim else None,
                 scalars(atom_dim) if atom_dim else None, hidden=hidden,
                 max_degree=kernel_degree,
-                num_layers=kernel_layers, radius=radius or 1.2,
+                num_layers=kernel_layers, radius=radius,
                 num_neighbors=num_neighbors + bool(atom_dim),
                 root_weight=not atom_dim, activation=activation)
 
@@ -160,20 +179,33 @@ class QM9Net(torch.nn.Module):
 
     def forward(self, x: Tensor, pos: Tensor, edge_index: Tensor,
                 edge_attr: Tensor | None = None, batch: Tensor | None = None,
-                batch_size: int | None = None) -> Tensor:
-        attributes = {
-            'edge_attr': edge_attr if self.edge_dim else None,
-            'node_attr': x if self.atom_dim else None,
-        }
+                batch_size: int | None = None,
+                edge_shift: Tensor | None = None) -> Tensor:
+        self.embedding.in_type.check(checks.tensor('x', x), 'x')
+        edge_attr = edge_attr if self.edge_dim else None
         if self.atom_dim:
-            edge_index, attributes['edge_attr'] = _with_loops(
-                edge_index, attributes['edge_attr'], x.shape[0])
+            checks.tensor('edge_index', edge_index, checks.INTEGERS)
+            checks.shaped('edge_index', edge_index, (2, None), '[2, E]')
+            for name, value, width in (('edge_attr', edge_attr,
+                                        self.edge_dim),
+                                       ('edge_shift', edge_shift, 3)):
+                if value is not None:
+                    checks.tensor(name, value)
+                    checks.shaped(name, value, (None, width), f'[E, {width}]')
+            edge_index, edge_attr, edge_shift = _with_loops(
+                edge_index, x.shape[0], edge_attr, edge_shift)
+        attributes = {
+            'edge_attr': edge_attr,
+            'node_attr': x if self.atom_dim else None,
+            'edge_shift': edge_shift,
+        }
         graph = (pos, edge_index)
         h = self.first(self.embedding(x), *graph, **attributes)
         for block in self.blocks:
             h = block(h, *graph, **attributes)
         h = self.norm(self.last(h, *graph, **attributes))
         h = torch.nn.functional.silu(h)
+        batch, size = read_batch(batch, x, batch_size)
         if self.pool == 'sum':
-            return global_add_pool(self.head(h), batch, batch_size)
-        return self.head(global_mean_pool(h, batch, batch_size))
+            return global_add_pool(self.head(h), batch, size)
+        return self.head(global_mean_pool(h, batch, size))

@@ -1,31 +1,62 @@
-"""Scales of a fresh network, measured on data."""
+"""Lengths and scales of a fresh network, measured on data."""
 from __future__ import annotations
 
 import torch
 
+from .. import checks
+from ..layers import FieldBatchNorm
 from .conv import SteerableConv
 
 
 @torch.no_grad()
 def calibrate(model: torch.nn.Module, *args, **kwargs) -> dict[str, float]:
-    r"""Gives the output of every steerable convolution unit mean square on
-    the given input, layer after layer in one forward pass: the measurement
-    that precedes training in `"Implicit Neural Convolutional Kernels"
-    <https://arxiv.org/abs/2212.06096>`_, section 5.1, made on data and for
-    whole layers (layer-sequential unit variance, `"All You Need is a Good
-    Init" <https://arxiv.org/abs/1511.06422>`_).
+    r"""Fits every steerable convolution to the given input, layer after layer
+    in one forward pass, before training:
 
-    Constructors assume typical neighbourhoods, which suffices where norms
-    follow convolutions; use this for deep networks without them.
+    1. the radius of its basis, from the distances of the neighbours that it
+       sees: their root mean square for implicit kernels, the largest (of 95%)
+       for the last shell of harmonic ones. Radii are buffers
+       (:obj:`conv.kernel.basis.radius`) and are saved with the weights;
+    2. the running statistics of every field batch norm, also those inside
+       kernels: they become those of this input;
+    3. the scale of its weights, for an output of unit mean square: the
+       measurement of `"Implicit Neural Convolutional Kernels"
+       <https://arxiv.org/abs/2212.06096>`_, section 5.1, made on data and for
+       whole layers (layer-sequential unit variance, `"All You Need is a Good
+       Init" <https://arxiv.org/abs/1511.06422>`_).
+
+    .. code-block:: python
+
+        batch = next(iter(loader))
+        calibrate(model, batch.x, batch.pos, batch.edge_index)
+        calibrate(model, batch)        # of a model that takes data
+
+    A convolution that is called more than once keeps the radius of the first
+    call; one without neighbours keeps its own.
 
     Args:
         model (torch.nn.Module): A network, or a convolution.
-        *args, **kwargs: Its input.
+        *args, **kwargs: Its input, e.g. the first batch of training.
 
     Returns:
-        The root mean square of each convolution's output before, by name.
+        The root mean square of each convolution's output before its scale
+        was set, by name.
+
+    Raises:
+        TypeError: If the model is no module.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"Expected 'model' to be a torch.nn.Module (got "
+                        f"{checks.show(model)})")
     found: dict[str, float] = {}
+    fitted = set()
+
+    def fit(basis, inputs):
+        distance = inputs[0].norm(dim=1)
+        distance = distance[distance > 0]  # a node may be its own neighbour
+        if len(distance) and basis not in fitted:
+            fitted.add(basis)
+            basis.set_radius(float(basis.fit_radius(distance)))
 
     def scale(name):
         def hook(conv, inputs, out):
@@ -40,14 +71,22 @@ def calibrate(model: torch.nn.Module, *args, **kwargs) -> dict[str, float]:
             return out / rms
         return hook
 
-    handles = [
-        module.register_forward_hook(scale(name))
-        for name, module in model.named_modules()
-        if isinstance(module, SteerableConv)
-    ]
+    handles, norms = [], []
+    for name, module in model.named_modules():
+        if isinstance(module, SteerableConv):
+            handles += [module.kernel.basis.register_forward_pre_hook(fit),
+                        module.register_forward_hook(scale(name))]
+            module._seen = True  # it will fit
+        elif isinstance(module, FieldBatchNorm):
+            norms.append((module, module.momentum, module.training))
+            module.momentum = 1.
+            module.train()
     try:
         model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
+        for norm, momentum, training in norms:
+            norm.momentum = momentum
+            norm.train(training)
     return found

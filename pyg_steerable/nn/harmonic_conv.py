@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from ..fields import FieldType, check_same_group
+from ..groups import Group
 from ..kernels import HarmonicBasis
-from .conv import SteerableConv
+from .conv import SteerableConv, read_type
 
 
 class HarmonicSteerableConv(SteerableConv):
@@ -29,7 +30,9 @@ class HarmonicSteerableConv(SteerableConv):
         max_degree (int, optional): The highest harmonic. (default: the sum
             of the highest degrees of the two types: every kernel that these
             shells allow)
-        radius (float, optional): The radius of the last shell.
+        radius (float, optional): The radius of the last shell, the largest
+            distance of neighbours. Kernels vanish beyond about twice as far;
+            :func:`~pyg_steerable.nn.calibrate` sets it from data.
             (default: :obj:`1.0`)
         shells (int, optional): The number of shells. (default: :obj:`3`)
         sigma (float, optional): Their width, in units of their spacing.
@@ -41,6 +44,8 @@ class HarmonicSteerableConv(SteerableConv):
             (default: :obj:`0.05`)
         aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
             (default: :obj:`"sum"`)
+        group (Group or str, optional): The group of types that are given as
+            text. (default: :obj:`None`)
         **kwargs (optional): Additional arguments of :class:`SteerableConv`.
 
     Shapes:
@@ -54,11 +59,14 @@ class HarmonicSteerableConv(SteerableConv):
     def __init__(self, in_type: FieldType, out_type: FieldType, *,
                  max_degree: int | None = None, radius: float = 1.0,
                  shells: int = 3, sigma: float = 0.6, band_limit=None,
-                 softening: float = 0.05, aggr: str = 'sum', **kwargs):
-        in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
+                 softening: float = 0.05, aggr: str = 'sum',
+                 group: Group | str | None = None, **kwargs):
+        in_type = read_type('in_type', in_type, group)
+        out_type = read_type('out_type', out_type, group)
         check_same_group(in_type, out_type)
         if max_degree is None:
             max_degree = in_type.max_degree + out_type.max_degree
         basis = HarmonicBasis(in_type.group, max_degree, radius, shells,
                               sigma, band_limit, softening)
-        super().__init__(in_type, out_type, basis, aggr=aggr, **kwargs)
+        super().__init__(in_type, out_type, basis, aggr=aggr, group=group,
+                         **kwargs)

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from ..fields import FieldType, check_same_group
+from ..groups import Group
 from ..kernels import ImplicitBasis
 from ..layers import NormGate
-from .conv import SteerableConv
+from .conv import SteerableConv, read_type
 
 
 class ImplicitSteerableConv(SteerableConv):
@@ -23,6 +24,10 @@ class ImplicitSteerableConv(SteerableConv):
     (:class:`~pyg_steerable.kernels.ImplicitBasis`), for any closed subgroup
     G of O(3). See :class:`SteerableConv` for the guarantee and for
     :meth:`forward`.
+
+    The kernel network starts with a batch norm over the edges. In training,
+    kernels so depend on all edges of the batch, and the output for one graph
+    on the others; in evaluation they do not.
 
     .. code-block:: python
 
@@ -44,13 +49,17 @@ class ImplicitSteerableConv(SteerableConv):
             (default: :obj:`2`)
         max_degree (int, optional): Band-limit of its channels. (default: the
             highest degree of the two types, at least 1)
-        radius (float, optional): The unit of length, a typical distance of
-            neighbours. (default: :obj:`1.0`)
+        radius (float, optional): The root mean square distance of
+            neighbours. Kernels vanish beyond about three times as far;
+            :func:`~pyg_steerable.nn.calibrate` sets it from data.
+            (default: :obj:`1.0`)
         activation (callable, optional): See
             :class:`~pyg_steerable.kernels.ImplicitBasis`.
             (default: :class:`NormGate`)
         aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
             (default: :obj:`"sum"`)
+        group (Group or str, optional): The group of types that are given as
+            text. (default: :obj:`None`)
         **kwargs (optional): Additional arguments of :class:`SteerableConv`.
 
     Shapes:
@@ -67,16 +76,17 @@ class ImplicitSteerableConv(SteerableConv):
                  node_type: FieldType | None = None, *, hidden: int = 16,
                  num_layers: int = 2, max_degree: int | None = None,
                  radius: float = 1.0, activation=NormGate, aggr: str = 'sum',
-                 **kwargs):
-        in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
+                 group: Group | str | None = None, **kwargs):
+        in_type = read_type('in_type', in_type, group)
+        out_type = read_type('out_type', out_type, group)
         check_same_group(in_type, out_type)
         if max_degree is None:
             max_degree = max(in_type.max_degree, out_type.max_degree, 1)
         attr_type = FieldType([], in_type.group)
         for part in (edge_type, node_type, node_type):
             if part is not None:
-                attr_type = attr_type + FieldType.wrap(part)
+                attr_type = attr_type + read_type('edge_type', part, group)
         basis = ImplicitBasis(in_type.group, hidden, max_degree, num_layers,
                               attr_type, radius, activation)
         super().__init__(in_type, out_type, basis, edge_type, node_type,
-                         aggr=aggr, **kwargs)
+                         aggr=aggr, group=group, **kwargs)

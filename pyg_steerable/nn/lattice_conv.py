@@ -14,7 +14,7 @@ from ..graph.lattice import LatticeData
 from ..graph.stencil import check_fits, check_stencil
 from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
 from ..kernels.lattice import stencil_positions
-from ..layers import Linear
+from ..layers.linear import LinearTerm
 from ..ops.lattice import lattice_conv
 from .conv import SteerableConv
 
@@ -134,8 +134,8 @@ class LatticeSteerableConv(MessagePassing):
             self._relative_positions(),
             self._share * self._gain())
         none = FieldType([], self.in_type.group)
-        self.lin = Linear(self.in_type if root_weight else none,
-                          self.out_type, bias=bias)
+        self.lin = LinearTerm(self.in_type if root_weight else none,
+                              self.out_type, bias=bias)
         self._scale_root()
 
     def _relative_positions(self) -> Tensor:
@@ -161,7 +161,8 @@ class LatticeSteerableConv(MessagePassing):
 
     def _scale_root(self):
         with torch.no_grad():
-            self.lin.weight.mul_(self._share)
+            if self.lin.weight is not None:
+                self.lin.weight.mul_(self._share)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""

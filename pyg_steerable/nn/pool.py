@@ -1,14 +1,22 @@
 """Fewer points, more points, and one vector for each cloud."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from .. import checks
 from ..fields import FieldType
-from ..graph import fps, knn
+from ..graph import edge_shift, fps, knn
 from ..layers.constants import ConstantModule
 from ..layers.norm import field_index
+from ..ops.precision import at_least_float32
+
+#: More clouds than these, or than so many for each point, are a mistake that
+#: would fill the memory.
+MOST, MOST_EACH = 2**20, 2**10
 
 #: What commutes with every linear action, and what only with none at all.
 LINEAR, NONLINEAR = ('mean', 'sum'), ('max', 'min')
@@ -17,24 +25,27 @@ LINEAR, NONLINEAR = ('mean', 'sum'), ('max', 'min')
 def read_batch(index, x: Tensor, size: int | None, name: str = 'batch'
                ) -> tuple[Tensor, int]:
     """The cloud of each row of x, and the number of clouds."""
+    argument = 'batch_size' if name == 'batch' else 'size'
+    if size is not None:
+        size = _read_size(argument, size, x)
     if index is None:
-        return x.new_zeros(len(x), dtype=torch.long), size or 1
-    if index.dim() != 1 or len(index) != len(x):
-        raise ValueError(f"Expected '{name}' of shape [{len(x)}], the cloud "
-                         f"of each point (got {list(index.shape)})")
-    if index.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"Expected '{name}' to hold integers (got "
-                        f"{index.dtype}). Convert it with '.long()'")
+        return x.new_zeros(x.shape[0], dtype=torch.long), (
+            1 if size is None else size)
+    checks.tensor(name, index, checks.INTEGERS, 'a tensor of integers')
+    checks.shaped(name, index, (x.shape[0], ),
+                  f'[{x.shape[0]}], the cloud of each point')
     if size is None:
+        checks.has_values(name, index, 'the number of clouds')
         size = int(index.max()) + 1 if len(index) else 0
-    # As for edges, a look at the values costs a wait off the CPU.
-    if (not torch.compiler.is_compiling() and len(index)
-            and index.device.type == 'cpu'):
-        low, high = (int(t) for t in index.aminmax())
-        if low < 0 or high >= size:
-            raise ValueError(f"Expected '{name}' in [0, {size}), the number "
-                             f"of clouds (got values from {low} to {high})")
-    return index.long(), size
+        if size > 0:
+            _read_size(f'{name}.max() + 1', size, x)
+    return checks.indices(name, index, size), size
+
+
+def _read_size(name: str, size, x: Tensor) -> int:
+    if torch.compiler.is_compiling():  # sizes may be symbols
+        return size
+    return checks.integer(name, size, 0, max(MOST, MOST_EACH * x.shape[0]))
 
 
 # Fewer points ##############################################################
@@ -63,9 +74,9 @@ def random_downsample(pos: Tensor, batch: Tensor | None = None,
         ValueError: If :obj:`ratio` is not in (0, 1] or :obj:`batch` has
             another length.
     """
-    if not 0 < ratio <= 1:
-        raise ValueError(f"Expected 'ratio' in (0, 1] (got {ratio}). It is "
-                         f"the share of points that are kept")
+    ratio = checks.real('ratio', ratio, above=0., most=1.)
+    checks.positions('pos', pos)
+    checks.generator('generator', generator)
     batch, size = read_batch(batch, pos, None)
     device = pos.device if generator is None else generator.device
     order = torch.randperm(len(pos), generator=generator,
@@ -111,9 +122,12 @@ def farthest_downsample(pos: Tensor, batch: Tensor | None = None,
 # More points ###############################################################
 
 
-def interpolate(x: Tensor, pos_x: Tensor, pos_y: Tensor, k: int = 3,
+def interpolate(x: Tensor, pos_x: Tensor, pos_y: Tensor,
                 batch_x: Tensor | None = None,
-                batch_y: Tensor | None = None) -> Tensor:
+                batch_y: Tensor | None = None, k: int = 3,
+                num_workers: int | None = None, *,
+                cell: Tensor | None = None,
+                pbc: bool | Sequence[bool] = True) -> Tensor:
     r"""Interpolates fields from some points to others, as the up-sampling of
     `"PointNet++" <https://arxiv.org/abs/1706.02413>`_,
 
@@ -128,32 +142,56 @@ def interpolate(x: Tensor, pos_x: Tensor, pos_y: Tensor, k: int = 3,
     :obj:`pos_y` that coincides with points of :obj:`pos_x` gets their (mean)
     field exactly. Differentiable in fields and positions, coincident ones
     included, as long as the nearest points stay the same. Points whose cloud
-    has no source get zero.
+    has no source get zero. Arguments are in the order of
+    :func:`torch_geometric.nn.unpool.knn_interpolate`; with a cell, periodic
+    images count.
 
     Args:
         x (Tensor): The fields at :obj:`pos_x`, of any type.
         pos_x (Tensor): The points to interpolate from.
         pos_y (Tensor): The points to interpolate to.
-        k (int, optional): The number of neighbours. (default: :obj:`3`)
         batch_x (Tensor, optional): The cloud of each point of :obj:`pos_x`,
             in any order. (default: :obj:`None`)
         batch_y (Tensor, optional): The same for :obj:`pos_y`.
             (default: :obj:`None`)
+        k (int, optional): The number of neighbours. (default: :obj:`3`)
+        num_workers (int, optional): Threads of the search.
+            (default: as many as torch uses)
+        cell (Tensor, optional): Lattice vectors as rows, of one or of every
+            cloud. (default: :obj:`None`)
+        pbc (bool or list, optional): The axes along which cells repeat.
+            (default: :obj:`True`)
 
     Shapes:
         - **x:** :math:`[N, d]`, **pos_x:** :math:`[N, 3]`, **pos_y:**
-          :math:`[M, 3]`
-        - **output:** :math:`[M, d]`
+          :math:`[M, 3]`, **cell:** :math:`[3, 3]` or :math:`[B, 3, 3]`
+        - **output:** :math:`[M, d]`, in the dtype of the fields
 
     Raises:
         ValueError: If fields and points are not as many, :obj:`k` is not
             positive, or a position is not finite.
     """
-    if x.dim() != 2 or len(x) != len(pos_x):
-        raise ValueError(f"Expected 'x' of shape [{len(pos_x)}, d], one row "
-                         f"for each point of 'pos_x' (got {list(x.shape)})")
-    y, i = knn(pos_x, pos_y, k, batch_x, batch_y)
-    square = (pos_x[i] - pos_y[y]).square().sum(dim=-1)
+    checks.positions('pos_x', pos_x)
+    checks.positions('pos_y', pos_y)
+    checks.tensor('x', x)
+    checks.shaped('x', x, (len(pos_x), None),
+                  f"[{len(pos_x)}, d], one row for each point of 'pos_x'")
+    checks.same_device(x=x, pos_x=pos_x, pos_y=pos_y)
+    full = at_least_float32(pos_x, pos_y)
+    pos_x, pos_y = pos_x.to(full), pos_y.to(full)
+    found, shift = knn(pos_x, pos_y, k, batch_x, batch_y,
+                       num_workers=num_workers,
+                       **{} if cell is None else {'cell': cell, 'pbc': pbc}
+                       ), None
+    if cell is not None:
+        found, offset = found
+        shift = edge_shift(offset, cell, None if batch_y is None
+                           or cell.dim() == 2 else batch_y[found[0]])
+    y, i = found
+    relative = pos_x[i] - pos_y[y]
+    if shift is not None:
+        relative = relative + shift.to(full)
+    square = relative.square().sum(dim=-1)
     weight = _inverse(square, y, len(pos_y)).unsqueeze(-1)
     out = scatter(weight * x[i], y, 0, len(pos_y), 'sum')
     total = scatter(weight, y, 0, len(pos_y), 'sum')
@@ -174,6 +212,13 @@ def _inverse(square: Tensor, y: Tensor, size: int) -> Tensor:
     one = (edge == nearest) | (square == 0)
     return torch.where(one, 1., square[nearest] / torch.where(one, 1.,
                                                               square))
+
+
+def _check_rows(x, field_type: FieldType) -> None:
+    """Raises an error unless x is a table of fields."""
+    checks.tensor('x', x)
+    field_type.check(x, 'x')
+    checks.shaped('x', x, (None, field_type.dim), f'[N, {field_type.dim}]')
 
 
 # One for each cloud ########################################################
@@ -206,9 +251,7 @@ class GlobalPool(torch.nn.Module):
     def __init__(self, field_type: FieldType, reduce: str = 'mean'):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
-        if reduce not in LINEAR + NONLINEAR:
-            raise ValueError(f"Expected 'reduce' to be one of "
-                             f"{LINEAR + NONLINEAR} (got {reduce!r})")
+        checks.choice('reduce', reduce, LINEAR + NONLINEAR)
         if reduce in NONLINEAR and not field_type.is_invariant:
             raise ValueError(
                 f"Expected 'reduce' to be 'mean' or 'sum' for {field_type} "
@@ -222,9 +265,12 @@ class GlobalPool(torch.nn.Module):
         """Pools the points of each of :obj:`batch_size` clouds (default: as
         many as :obj:`batch` names; give it while compiling).
         """
-        self.field_type.check(x, 'x')
+        _check_rows(x, self.field_type)
         batch, size = read_batch(batch, x, batch_size)
-        return scatter(x, batch, 0, size, self.reduce)
+        checks.same_device(x=x, batch=batch)
+        # A sum of many may not fit into half precision before the mean.
+        return scatter(x.to(at_least_float32(x)), batch, 0, size,
+                       self.reduce).to(x.dtype)
 
     def __repr__(self) -> str:
         return (f"{self.__class__.__name__}({self.field_type}, "
@@ -262,7 +308,7 @@ def norm_max_pool(x: Tensor, field_type: FieldType, index: Tensor | None,
             another length or range.
     """
     field_type = FieldType.wrap(field_type)
-    field_type.check(x, 'x')
+    _check_rows(x, field_type)
     return _norm_max(x, field_index(field_type).to(x.device),
                      field_type.num_fields, index, size)
 
@@ -270,11 +316,12 @@ def norm_max_pool(x: Tensor, field_type: FieldType, index: Tensor | None,
 def _norm_max(x: Tensor, field: Tensor, num_fields: int, index, size
               ) -> Tensor:
     index, size = read_batch(index, x, size, 'index')
+    checks.same_device(x=x, index=index)
     n = len(x)
     if n == 0:
         return x.new_zeros(size, x.shape[1])
     with torch.no_grad():
-        full = torch.promote_types(x.dtype, torch.float32)
+        full = at_least_float32(x)
         square = torch.zeros(n, num_fields, dtype=full, device=x.device)
         square.index_add_(1, field, x.to(full).square())
         best = scatter(square, index, 0, size, 'max')[index]
@@ -306,7 +353,7 @@ class NormMaxPool(ConstantModule):
 
     def forward(self, x: Tensor, index: Tensor | None = None,
                 size: int | None = None) -> Tensor:
-        self.field_type.check(x, 'x')
+        _check_rows(x, self.field_type)
         return _norm_max(x, self.field, self.field_type.num_fields, index,
                          size)
 
