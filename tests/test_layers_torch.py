@@ -256,7 +256,8 @@ def test_update_bn(training):
         outer_vars.append(plain.norm.running_var.clone())
         inner_means.append(inner.running_mean.clone())
     update_bn(loader, net)
-    assert torch.allclose(net.norm.running_var, torch.stack(outer_vars).mean(0))
+    assert torch.allclose(net.norm.running_var,
+                          torch.stack(outer_vars).mean(0))
     assert torch.allclose(net.conv.kernel.basis.norm.running_mean,
                           torch.stack(inner_means).mean(0))
     assert net.training == training
