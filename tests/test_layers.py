@@ -1,9 +1,12 @@
 import random
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from pyg_steerable import FieldType, Group, Representation
+from pyg_steerable.kernels import HarmonicBasis, SteerableKernel
 from pyg_steerable.layers import (
     Bilinear,
     FieldBatchNorm,
@@ -278,6 +281,11 @@ O3 = FieldType('2x0e + 1x1o', 'O(3)')
 WIDE = torch.zeros(3, 6)
 
 
+def product(h=WIDE[:, :5], src=None, dst=None, num_dst=3, order='auto'):
+    src, dst = (torch.arange(3) if i is None else i for i in (src, dst))
+    return Bilinear(SO2, SO2, SO2)(h, WIDE[:, :5], src, dst, num_dst, order)
+
+
 @pytest.mark.parametrize('make, match', [
     (lambda: Linear(SO2, O3), 'one group'),
     (lambda: Bilinear(SO2, SO2, O3), 'one group'),
@@ -293,6 +301,21 @@ WIDE = torch.zeros(3, 6)
     (lambda: InvariantReadout(SO2, 3)(WIDE), "'x'.*5 numbers"),
     (lambda: FieldDropout(SO2, 1.5), "'p'"),
     (lambda: FieldDropout(SO2, -0.1), "'p'"),
+    (lambda: FieldBatchNorm(SO2, eps=-.5), "'eps'.*>= 0"),
+    (lambda: FieldBatchNorm(SO2, momentum=2.), "'momentum'"),
+    (lambda: FieldBatchNorm(SO2, normalization='l2'), "'normalization'"),
+    (lambda: NormActivation(SO2, eps=-1), "'eps'.*positive"),
+    (lambda: InvariantReadout(SO2, 3, eps=float('nan')), "'eps'"),
+    (lambda: InvariantReadout(SO2, -1), "'out_channels'"),
+    (lambda: QuotientELU(O3, 0), "'samples'"),
+    (lambda: product(src=torch.arange(2)), "'src'.*as many.*got .2"),
+    (lambda: product(dst=torch.arange(4)), "'dst'.*as many.*got .4"),
+    (lambda: product(src=torch.tensor([0, 1, 3])), r"'src' in \[0, 3\)"),
+    (lambda: product(dst=torch.tensor([0, -1, 1])), "'dst'.*from -1"),
+    (lambda: product(num_dst=-1), "'num_dst'.*got -1"),
+    (lambda: product(num_dst=2**40), "'num_dst'"),
+    (lambda: product(h=WIDE), "'h'.*5 numbers"),
+    (lambda: product(order='fast'), "'order'.*got 'fast'"),
     (lambda: QuotientELU(FieldType('2x1o')), 'multiplicities'),
     (lambda: QuotientELU(FieldType('2x0e + 1x1e')), 'sphere.*1e'),
     (lambda: QuotientELU(FieldType([(1, Representation.regular('C4'))],
@@ -310,6 +333,35 @@ def test_bad_input(make, match):
 def test_a_string_is_no_type(layer):
     with pytest.raises(TypeError, match='Build one with'):
         layer('2x0e')
+
+
+def test_numbers_of_numpy():
+    assert InvariantReadout(SO2, np.int64(3)).out_channels == 3
+    assert FieldDropout(SO2, np.float32(0.5)).p == 0.5
+    assert FieldBatchNorm(SO2, np.float64(1e-3)).eps == 1e-3
+    assert QuotientELU(O3, np.int32(20)).samples == 20
+
+
+def test_unreached_fields_are_named():
+    """In the line that builds the layer, once for each layer."""
+    a, b = FieldType('2x0e'), FieldType('2x0e + 3x1o + 1x0o')
+    for build in (lambda: Linear(a, b), lambda: Bilinear(a, a, b),
+                  lambda: TensorProductActivation(a, b)):
+        with pytest.warns(UserWarning, match='3x1o . 1x0o.*always z'
+                          ) as caught:
+            layer = build()
+        assert caught[0].filename == __file__ and len(caught) == 1
+        unreached = getattr(layer, 'product', layer).unreached
+        assert [(m, str(r)) for m, r in unreached] == [(3, '1o'), (1, '0o')]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert not Linear(b, a).unreached
+        assert not Linear(FieldType('1x0e', 'M'),
+                          FieldType('1x1o', 'M')).unreached  # by the bias
+        Linear(FieldType([]), b)  # nothing comes from nothing
+        NormGate(b)
+    unreached = SteerableKernel(HarmonicBasis('O(3)', 1), a, b).unreached
+    assert [str(r) for _, r in unreached] == ['0o']
 
 
 # The battery ###############################################################
