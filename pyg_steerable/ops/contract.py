@@ -75,10 +75,9 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
                                x.shape[-1], out_dim, paths)
     # Autocast may have lowered one of the factors.
     h, x = h.to(weight.dtype), x.to(weight.dtype)
-    bases = [Q.to(weight.dtype) for Q in bases]
     if order == 'aggregate':
-        return call_forward(h, x, src, dst, num_dst, weight, bases,
-                             flatten(paths), out_dim)
+        return call_forward(h, x, src, dst, num_dst, weight,
+                            _pack(bases, weight), flatten(paths), out_dim)
     # The kernels act from the sources' side: the derivative, with respect to
     # its features, of the operator with the roles of V and W exchanged.
     mirrored = [p.transposed() for p in paths]
@@ -87,7 +86,14 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
         W.view(p.mw, -1, p.mv).transpose(0, 2).reshape(-1)
         for p, W in zip(paths, weights)
     ])
-    bases = [Q.transpose(1, 3).contiguous() for Q in bases]
+    bases = _pack([Q.transpose(1, 3) for Q in bases], weight)
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
     return call_backward(x, h, unused, dst, src, weight, bases,
-                          flatten(mirrored), [False, True, False])[1]
+                         flatten(mirrored), [False, True, False])[1]
+
+
+def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """All maps as one flat tensor: what takes lists of tensors is refused by
+    many a tool.
+    """
+    return torch.cat([Q.flatten() for Q in bases]).to(weight.dtype)
