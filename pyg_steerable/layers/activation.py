@@ -360,9 +360,9 @@ class TensorProductActivation(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
         rows = x.reshape(-1, x.shape[-1])
-        index = torch.arange(len(rows), device=x.device)
-        out = self.product(rows, rows, index, index, len(rows), 'aggregate')
-        return out.view(*x.shape[:-1], -1)
+        index = torch.arange(rows.shape[0], device=x.device)
+        out = self.product(rows, rows, index, index, rows.shape[0], 'aggregate')
+        return out.view(*x.shape[:-1], self.out_type.dim)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'

@@ -15,7 +15,9 @@ fields along *paths* :math:`p = (u, v, w)`:
 chunk is kept: backward computes it again.
 
 All of it is multilinear, so that the derivatives of any order are again the
-two operators below, with other arguments.
+two operators of :mod:`.operators`, with other arguments. Programs that are
+exported hold none of the two: :func:`contract_portable` says the same in plain
+PyTorch.
 """
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ from torch import Tensor
 
 from .operators import call_backward, call_forward
 from .paths import Path, cheapest_order, flatten
+from .portable import contract_portable
 from .reference import contract_reference
+
+# PyTorch says so from 2.7 on; before, exported programs hold the operators.
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)
 
 ORDERS = ('auto', 'aggregate', 'source', 'reference')
 
@@ -70,6 +76,9 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     if order == 'reference':
         return contract_reference(h, x, src, dst, num_dst, weight, bases,
                                   paths, out_dim)
+    if _travels():
+        return contract_portable(h, x, src, dst, num_dst, weight, bases,
+                                 paths, out_dim)
     if order == 'auto':
         order = cheapest_order(h.shape[0], x.shape[0], num_dst, h.shape[-1],
                                x.shape[-1], out_dim, paths)
@@ -90,6 +99,13 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
     return call_backward(x, h, unused, dst, src, weight, bases,
                          flatten(mirrored), [False, True, False])[1]
+
+
+def _travels() -> bool:
+    """Whether a program is being recorded that may run where this package,
+    and so its operators, are not.
+    """
+    return _is_exporting() or torch.jit.is_tracing()
 
 
 def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:
