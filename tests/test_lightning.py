@@ -17,8 +17,8 @@ from pyg_steerable.nn import (
 )
 
 L = pytest.importorskip('lightning')
-PRECISIONS = ['32-true', '64-true', 'bf16-mixed', 'bf16-true', '16-mixed',
-              '16-true']
+# (On a CPU '16-mixed' is 'bf16-mixed': Lightning says so and goes on.)
+PRECISIONS = ['32-true', '64-true', 'bf16-mixed', 'bf16-true', '16-true']
 
 
 class Convolutions(torch.nn.Module):
@@ -80,8 +80,7 @@ class Task(L.LightningModule):
         return loss
 
     def on_after_backward(self):
-        if self.trainer.precision != '16-mixed':  # there it is rescaled
-            check_gradients(self)
+        check_gradients(self)
 
     def configure_optimizers(self):
         # 1e-8 is zero in float16.
@@ -98,7 +97,6 @@ def check_losses(losses, loader):
     n = len(loader)
     assert all(map(torch.isfinite, torch.tensor(losses)))
     assert sum(losses[-n:]) < 0.8 * sum(losses[:n]), losses
-    
 
 @pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize('model', MODELS)
@@ -129,12 +127,12 @@ def test_plain_loop_with_autocast(model, dtype):
                 loss = loss_of(model, batch)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            check_gradients(model)
             scaler.step(optimizer)
             scaler.update()
             losses.append(float(loss.detach()))
     check_losses(losses, loader)
+    # The scaler halves its scale, 2^16 at first, where gradients overflow.
+    assert not scaler.is_enabled() or scaler.get_scale() >= 2**10
 
 
 @pytest.mark.parametrize('model', MODELS)
