@@ -369,7 +369,7 @@ def state(column):
 
 @row('Modules', 'built on the `meta` device')
 def meta(column):
-    module, args = column.build(), column.inputs()
+    module = column.build()
     with torch.device('meta'):
         other = column.layer().eval()
     other.to_empty(device='cpu')
@@ -397,7 +397,7 @@ def fake(column):
     assert out.shape == module(*args).shape
 
 
-@row('Modules', "`to(memory_format=torch.channels_last_3d)`")
+@row('Modules', '`to(memory_format=torch.channels_last_3d)`')
 def channels_last(column):
     module, args = column.build(), column.inputs()
     right = module(*args)
@@ -541,7 +541,7 @@ def autocast(column):
                 if p.grad is not None} == {torch.float32}
 
 
-@row('Precision', "`torch.set_default_dtype(torch.float64)`")
+@row('Precision', '`torch.set_default_dtype(torch.float64)`')
 def default_dtype(column):
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -699,8 +699,8 @@ def compiled(column):
         close(a, b)
 
 
-@row('Compilers', "`torch.compile(fullgraph=True, dynamic=True)`: one graph "
-     "for all sizes", lattice=No(TABLE))
+@row('Compilers', '`torch.compile(fullgraph=True, dynamic=True)`: one graph '
+     'for all sizes', lattice=No(TABLE))
 def compiled_once(column):
     torch._dynamo.reset()
     module, counter = column.build(), CompileCounter()
@@ -725,8 +725,8 @@ def compiled_sparse(column):
           conv(x, pos, adj))
 
 
-@row('Compilers', '`torch.compile`, second derivatives', SMALL, **dict.fromkeys(
-    SMALL, No('PyTorch refuses: "does not currently support double '
+@row('Compilers', '`torch.compile`, second derivatives', SMALL,
+     **dict.fromkeys(SMALL, No('PyTorch refuses: "does not currently support double '
                 'backward"; see below')))
 def compiled_twice(column):
     torch._dynamo.reset()
@@ -822,7 +822,7 @@ def test_tests_elsewhere_exist():
 
 # The page ####################################################################
 
-HEAD = '''# Compatibility
+HEAD = """# Compatibility
 
 What works with which layer, on a CPU with torch 2.13 and PyG 2.8. This page
 is made by `tests/test_compatibility.py`, which runs each line in the way that
@@ -831,9 +831,9 @@ a user would; a line that is wrong, either way, fails there.
 *Layers per node* are `Linear`, `FieldBatchNorm`, `FieldDropout`, `NormGate`,
 `Gate`, `NormActivation` and `TensorProductActivation`, one behind the other.
 An empty place: there is nothing to say, or nothing was tried.
-'''
+"""
 
-FOOT = '''
+FOOT = """
 ## Programs that leave
 
 Nothing has to be switched on: what is exported or traced is plain PyTorch
@@ -849,9 +849,13 @@ torch._inductor.aoti_compile_and_package(program, package_path='aoti.pt2')
 torch.onnx.export(program, dynamo=True).save('conv.onnx')
 ```
 
+A program of an energy is differentiable: load it and call
+`torch.autograd.grad(run(x, pos, edge_index).sum(), pos)` for forces
+(`torch.export` does not take a gradient inside of a model).
+
 Such a program holds the outer products of all edges at once, one pair of
-blocks of fields at a time; the layer itself holds those of a few nodes. Indices
-are not checked in it.
+blocks of fields at a time; the layer itself holds those of a few nodes.
+Indices are not checked in it.
 
 ## Second derivatives with the compiler
 
@@ -871,7 +875,7 @@ force = torch.compile(make_fx(force)(pos))
 ## Not tried
 
 CUDA graphs, quantisation (`torch.ao`), TensorRT, `captum`.
-'''
+"""
 
 
 def page() -> str:

@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyg_steerable import FieldType
 from pyg_steerable.layers import Bilinear
-from pyg_steerable.ops.portable import contract_portable
 from pyg_steerable.ops import contract, contract_reference, dense_kernel
+from pyg_steerable.ops.portable import contract_portable
 
 # The package also has a function of this name.
 chunks = importlib.import_module('pyg_steerable.ops.chunks')

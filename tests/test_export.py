@@ -104,7 +104,7 @@ def build(name):
 
 def elsewhere(script: str, *args) -> None:
     """Runs a script in a fresh interpreter where this package is not."""
-    script = f'''
+    script = f"""
 import sys
 sys.path = [p for p in sys.path if 'pyg_steerable' not in p]
 import torch
@@ -117,7 +117,7 @@ for args, right in zip(inputs, expected):
     out = run(*args)
     scale = right.abs().max() if right.numel() else 1.
     torch.testing.assert_close(out / scale, right / scale, rtol=0, atol=1e-5)
-'''
+"""
     done = subprocess.run([sys.executable, '-c', script, *map(str, args)],
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -143,7 +143,7 @@ def test_exported_programs_run_anywhere(tmp_path):
         torch.export.save(export(model, inputs[0], dynamic),
                           tmp_path / f'{k}.pt2')
         save_results(model, inputs, tmp_path / f'{k}.pt')
-    script = f'''
+    script = f"""
 all_inputs, all_expected = [], []
 runs = []
 for k in range({len(MODELS)}):
@@ -154,7 +154,7 @@ for k in range({len(MODELS)}):
     all_expected += expected
 inputs, expected = all_inputs, all_expected
 def run(function, *args): return function(*args)
-'''
+"""
     elsewhere(script, tmp_path / '0.pt2', tmp_path / '0.pt')
 
 
@@ -231,7 +231,7 @@ def test_onnx(name, tmp_path):
                           dynamic_shapes=dynamic, dynamo=True, verbose=False)
     inputs = [args for args in inputs if len(args[0])]
     save_results(model, inputs, tmp_path / 'data.pt')
-    elsewhere('''
+    elsewhere("""
 import onnxruntime
 session = onnxruntime.InferenceSession(path)
 names = [i.name for i in session.get_inputs()]
@@ -240,7 +240,7 @@ def run(*args):
     given = dict(zip(('x', 'pos', 'edge_index', 'batch'), args))
     out, = session.run(None, {n: given[n].numpy() for n in names})
     return torch.from_numpy(out)
-''', tmp_path / 'model.onnx', tmp_path / 'data.pt')
+""", tmp_path / 'model.onnx', tmp_path / 'data.pt')
 
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')

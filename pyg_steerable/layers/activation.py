@@ -360,8 +360,9 @@ class TensorProductActivation(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
         rows = x.reshape(-1, x.shape[-1])
-        index = torch.arange(rows.shape[0], device=x.device)
-        out = self.product(rows, rows, index, index, rows.shape[0], 'aggregate')
+        n = rows.shape[0]  # may be a symbol, which len() would fix
+        index = torch.arange(n, device=x.device)
+        out = self.product(rows, rows, index, index, n, 'aggregate')
         return out.view(*x.shape[:-1], self.out_type.dim)
 
     def __repr__(self) -> str:
