@@ -219,9 +219,6 @@ def close(a, b, tol=1e-5):
 
 # PyG #########################################################################
 
-GRAPH = 'A double graph of sources and targets is the lattice itself'
-
-
 @row('PyG', 'two sets of nodes, `(x, None)`', CONVS)
 def bipartite(column):
     conv, (x, pos, edge_index) = column.build(), column.inputs()
@@ -635,6 +632,13 @@ def dual(column):
     close(tangent, (hessian(column)[0] * t).sum(), 1e-10)
 
 
+@row('Derivatives', '`torch.func.linearize`', lattice=No(LOOP))
+def linearized(column):
+    value, t = column.function()
+    _, push = torch.func.linearize(value, t)
+    close(push(t), (hessian(column)[0] * t).sum(), 1e-10)
+
+
 @row('Derivatives', '`vmap` over inputs', lattice=No(LOOP))
 def mapped(column):
     value, t = column.function()
@@ -726,8 +730,8 @@ def compiled_sparse(column):
 
 
 @row('Compilers', '`torch.compile`, second derivatives', SMALL,
-     **dict.fromkeys(SMALL, No('PyTorch refuses: "does not currently support double '
-                'backward"; see below')))
+     **dict.fromkeys(SMALL, No('PyTorch refuses ("does not currently support '
+                               'double backward"), see below')))
 def compiled_twice(column):
     torch._dynamo.reset()
     value, t = column.function()
@@ -735,6 +739,14 @@ def compiled_twice(column):
     out = torch.compile(value, backend='aot_eager')(t)
     grad, = torch.autograd.grad(out, t, create_graph=True)
     grad.square().sum().backward()
+
+
+@row('Compilers', '`torch.compile` of `torch.func.grad`', SMALL)
+def compiled_grad(column):
+    torch._dynamo.reset()
+    value, t = column.function()
+    call = torch.compile(torch.func.grad(value), backend='aot_eager')
+    close(call(t), torch.func.grad(value)(t), 1e-10)
 
 
 @row('Compilers', '`make_fx` of a gradient, then `torch.compile`',

@@ -103,9 +103,12 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
 
 def _travels() -> bool:
     """Whether a program is being recorded that may run where this package,
-    and so its operators, are not.
+    and so its operators, are not; or torch.func is being compiled, which does
+    not know derivatives of operators.
     """
-    return _is_exporting() or torch.jit.is_tracing()
+    return (_is_exporting() or torch.jit.is_tracing()
+            or (torch.compiler.is_compiling()
+                and torch._C._are_functorch_transforms_active()))
 
 
 def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:
