@@ -303,9 +303,7 @@ def explainer(column):
     explain(column, GNNExplainer(epochs=2, log=False), 'attributes')
 
 
-@row('PyG', '`GraphMaskExplainer`', CONVS,
-     implicit=No('it reads `in_channels` of a layer'),
-     harmonic=No('it reads `in_channels` of a layer'))
+@row('PyG', '`GraphMaskExplainer`', CONVS)
 def mask_explainer(column):
     explain(column, GraphMaskExplainer(1, epochs=1, log=False), None)
 
@@ -440,20 +438,17 @@ def pruned(column):
     module(*args).sum().backward()
 
 
-@row('Modules', '`AveragedModel`, `update_bn`',
-     implicit=No('`update_bn` does not see FieldBatchNorm'),
-     nodes=No('`update_bn` does not see FieldBatchNorm'),
-     model=No('`update_bn` does not see FieldBatchNorm'))
+@row('Modules', '`AveragedModel`, `update_bn`')
 def averaged(column):
     """Statistics are those of the data, averaged over batches."""
     module = column.build().train()
     average = torch.optim.swa_utils.AveragedModel(module)
     average.update_parameters(module)
-    norms = [m for m in average.modules() if isinstance(m, FieldBatchNorm)]
-    for m in norms:
-        for b in m.buffers():
-            if b.is_floating_point() and b.dim() and b.numel():
-                b.fill_(7.)
+    statistics = [b for name, b in average.named_buffers()
+                  if name.endswith(('running_mean', 'running_var'))
+                  and b.numel()]
+    for b in statistics:
+        b.fill_(7.)
 
     class Star(torch.nn.Module):  # update_bn takes the first of a list
         def __init__(self):
@@ -465,7 +460,9 @@ def averaged(column):
 
     torch.optim.swa_utils.update_bn(
         [column.inputs(k) for k in range(3)], Star())
-    assert all((m.running_var != 7).all() for m in norms)
+    # With a momentum, a little of the 7 would be left.
+    for b in statistics:
+        assert (b - 7).abs().max() > 6 or b.min() < 1
     assert average(*column.inputs()).isfinite().all()
 
 
@@ -500,11 +497,8 @@ def optimised(column):
 
 # Precision ###################################################################
 
-ROOT = 'features are not cast to the dtype of the weights'
 
-
-@row('Precision', 'float64 features into a float32 layer',
-     **dict.fromkeys(('implicit', 'harmonic', 'nodes', 'model'), No(ROOT)))
+@row('Precision', 'float64 features into a float32 layer')
 def mixed(column):
     module, args = column.build(), column.inputs()
     close(module(*column.inputs(0, torch.float64)).float(), module(*args))
@@ -716,9 +710,7 @@ def compiled_once(column):
     assert counter.frame_count == 1
 
 
-@row('Compilers', '`torch.compile` of a sparse adjacency', CONVS,
-     implicit=No('the compiler does not take what PyG reads from it'),
-     harmonic=No('the compiler does not take what PyG reads from it'))
+@row('Compilers', '`torch.compile` of a sparse adjacency', CONVS)
 def compiled_sparse(column):
     torch._dynamo.reset()
     conv, (x, pos, edge_index) = column.build(), column.inputs()
@@ -750,9 +742,7 @@ def compiled_grad(column):
 
 
 @row('Compilers', '`make_fx` of a gradient, then `torch.compile`',
-     only=('implicit', 'harmonic', 'voxels', 'nodes', 'model'),
-     **dict.fromkeys(('implicit', 'harmonic', 'model'), No(
-         'indices are looked at while tracing')))
+     only=('implicit', 'harmonic', 'voxels', 'nodes', 'model'))
 def traced_forces(column):
     """The way to train forces with the compiler."""
     from torch.fx.experimental.proxy_tensor import make_fx
