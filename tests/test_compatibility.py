@@ -459,7 +459,7 @@ def averaged(column):
             return self.net(*args)
 
     torch.optim.swa_utils.update_bn(
-        [column.inputs(k) for k in range(3)], Star())
+        [[column.inputs(k)] for k in range(3)], Star())
     # With a momentum, a little of the 7 would be left.
     for b in statistics:
         assert (b - 7).abs().max() > 6 or b.min() < 1
