@@ -218,9 +218,8 @@ def indices(name: str, value, size: int | None = None,
     """
     tensor(name, value, INTEGERS, 'a tensor of integers')
     shaped(name, value, (length, ), what)
-    if (value.numel() and value.device.type == 'cpu'
-            and not torch.compiler.is_compiling()
-            and not is_traced(value)):
+    if (value.device.type == 'cpu' and not torch.compiler.is_compiling()
+            and not is_traced(value) and value.numel()):
         low, high = (int(t) for t in value.aminmax())
         if low < 0 or size is not None and high >= size:
             raise ValueError(
@@ -230,12 +229,14 @@ def indices(name: str, value, size: int | None = None,
 
 
 def is_traced(value: Tensor) -> bool:
-    """Whether the tensor's values may not be looked at: a fake tensor or one
-    inside a transform of :mod:`torch.func`.
+    """Whether the tensor's values may not be looked at: a fake tensor, or
+    one inside a transform of :mod:`torch.func` or a tracer.
     """
     from torch._subclasses.fake_tensor import is_fake
+    modes = torch._C._TorchDispatchModeKey
     return bool(torch._C._are_functorch_transforms_active()
-                or is_fake(value))
+                or torch._C._get_dispatch_mode(modes.PROXY) is not None
+                or torch.jit.is_tracing() or is_fake(value))
 
 
 def same_device(**tensors: Tensor | None) -> None:

@@ -75,3 +75,19 @@ def test_bad_values(check, args, error, words):
 def test_devices():
     with pytest.raises(ValueError, match="'x' on cpu, 'y' on meta"):
         checks.same_device(x=torch.ones(1), y=torch.ones(1, device='meta'))
+
+
+def test_tracers_are_not_asked_for_values():
+    """Out of range, and nobody looks."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+    index = torch.tensor([0, 7])
+
+    def function(index):
+        return checks.indices('arg', index, 5) + 1
+
+    with pytest.raises(ValueError, match="'arg'"):
+        function(index)
+    for traced in (make_fx(function)(index),
+                   torch.func.vmap(function), torch.jit.trace(
+                       function, (index, ), check_trace=False)):
+        assert traced(index.view(1, 2)).flatten().tolist() == [1, 8]

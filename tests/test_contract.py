@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyg_steerable import FieldType
 from pyg_steerable.layers import Bilinear
 from pyg_steerable.ops import contract, contract_reference, dense_kernel
+from pyg_steerable.ops.portable import contract_portable
 
 # The package also has a function of this name.
 chunks = importlib.import_module('pyg_steerable.ops.chunks')
@@ -239,6 +240,21 @@ def test_no_kernel_is_stored(order, monkeypatch):
     # Inputs, a chunk, or the maps multiplied out: nothing else.
     assert sizes[order] <= max(inputs, 2**16 // 8, 16 * 32 * 32)
     assert sizes[order] < kernels / 20
+
+
+@pytest.mark.parametrize('kind', ['random', 'hub', 'duplicates', 'empty'])
+@pytest.mark.parametrize('group', GROUPS)
+def test_portable(group, kind):
+    """What is exported is the same, also in its derivatives."""
+    problem = Problem(group, kind=kind)
+    other = Problem(group, kind=kind)
+    other.__class__ = type('Portable', (Problem, ), {
+        '__call__': lambda p, h, x, weight, order: contract_portable(
+            h, x, p.src, p.dst, p.num_dst, weight, p.bases, p.paths,
+            p.out_dim)})
+    for a, b in zip(other.derivatives('auto'),
+                    problem.derivatives('reference')):
+        assert close(a, b)
 
 
 @pytest.mark.parametrize('kind', ['random', 'empty'])

@@ -386,8 +386,9 @@ class TensorProductActivation(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        index = torch.arange(len(rows), device=x.device)
-        out = self.product(rows, rows, index, index, len(rows), 'aggregate')
+        n = rows.shape[0]  # may be a symbol, which len() would fix
+        index = torch.arange(n, device=x.device)
+        out = self.product(rows, rows, index, index, n, 'aggregate')
         return out.view(*x.shape[:-1], self.out_type.dim)
 
     def __repr__(self) -> str:

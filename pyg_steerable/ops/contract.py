@@ -15,7 +15,9 @@ fields along *paths* :math:`p = (u, v, w)`:
 chunk is kept: backward computes it again.
 
 All of it is multilinear, so that the derivatives of any order are again the
-two operators below, with other arguments.
+two operators of :mod:`.operators`, with other arguments. Programs that are
+exported hold none of the two: :func:`contract_portable` says the same in plain
+PyTorch.
 """
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ from .. import checks
 from .arguments import check_edges, check_maps
 from .operators import call_backward, call_forward
 from .paths import Path, cheapest_order, flatten
+from .portable import contract_portable
 from .precision import at_least_float32, full_precision
 from .reference import contract_reference
+
+# PyTorch says so from 2.7 on; before, exported programs hold the operators.
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)
 
 ORDERS = ('auto', 'aggregate', 'source', 'reference')
 
@@ -89,6 +95,9 @@ def _contract(h, x, src, dst, num_dst, weight, bases, paths, out_dim, order):
     if order == 'reference':
         return contract_reference(h, x, src, dst, num_dst, weight, bases,
                                   paths, out_dim)
+    if _travels():
+        return contract_portable(h, x, src, dst, num_dst, weight, bases,
+                                 paths, out_dim)
     if order == 'auto':
         order = cheapest_order(h.shape[0], x.shape[0], num_dst, h.shape[-1],
                                x.shape[-1], out_dim, paths)
@@ -107,6 +116,16 @@ def _contract(h, x, src, dst, num_dst, weight, bases, paths, out_dim, order):
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
     return call_backward(x, h, unused, dst, src, weight, bases,
                          flatten(mirrored), [False, True, False])[1]
+
+
+def _travels() -> bool:
+    """Whether a program is being recorded that may run where this package,
+    and so its operators, are not; or torch.func is being compiled, which does
+    not know derivatives of operators.
+    """
+    return (_is_exporting() or torch.jit.is_tracing()
+            or (torch.compiler.is_compiling()
+                and torch._C._are_functorch_transforms_active()))
 
 
 def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The map B applied to outer products of edge and node features."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,16 +19,21 @@ class Pair(NamedTuple):
     paths: tuple[tuple[int, Path], ...]  # with their places in the list
 
 
-@lru_cache(maxsize=256)
-def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
+def pairs(paths: Sequence[Path]) -> tuple[Pair, ...]:
+    """The paths by their pairs of blocks."""
     groups: dict[tuple[int, int], list] = {}
-    for i, p in enumerate(parse(layout)):
+    for i, p in enumerate(paths):
         groups.setdefault((p.u, p.v), []).append((i, p))
     return tuple(
         Pair(slice(u, u + paths[0][1].mu * paths[0][1].du),
              slice(v, v + paths[0][1].mv * paths[0][1].dv),
              paths[0][1].mu * paths[0][1].mv, tuple(paths))
         for (u, v), paths in groups.items())
+
+
+@lru_cache(maxsize=256)
+def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
+    return pairs(parse(layout))
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from .paths import Path
 from .precision import at_least_float32, full_precision
 
 
-def _spans(paths: Sequence[Path], which: str,
+def spans(paths: Sequence[Path], which: str,
            dim: int) -> list[tuple[int, int]]:
     """(offset, width) of the blocks of V or W, and of gaps between them."""
     spans, stop = [], 0
@@ -57,12 +57,12 @@ def _dense_kernel(h, weight, bases, paths, in_dim, out_dim):
         block = block.reshape(-1, p.mw * p.dw, p.mv * p.dv)
         at = (p.w, p.v)
         blocks[at] = blocks[at] + block if at in blocks else block
-    columns = _spans(paths, 'v', in_dim)
+    columns = spans(paths, 'v', in_dim)
     rows = [
         torch.cat([
             blocks[w, v] if (w, v) in blocks else
             h.new_zeros(h.shape[0], height, width) for v, width in columns
-        ], dim=2) for w, height in _spans(paths, 'w', out_dim)
+        ], dim=2) for w, height in spans(paths, 'w', out_dim)
     ] if columns else []
     if not rows:
         return h.new_zeros(h.shape[0], out_dim, in_dim)
