@@ -104,9 +104,10 @@ def _is_bool(value) -> bool:
 
 
 def _integers(least, most) -> str:
-    what = ('a non-negative integer' if least == 0 else
-            'an integer' if least is None else f'an integer >= {least}')
-    return what if most is None else f'{what}, up to {most}'
+    what = 'a non-negative integer' if least == 0 else 'an integer'
+    if most is not None:
+        return f'{what} in [{least}, {most}]'
+    return f'{what} >= {least}' if least else what
 
 
 # Options ###################################################################
@@ -171,12 +172,14 @@ def tensor(name: str, value, dtypes: Sequence[torch.dtype] = FLOATING,
 def shaped(name: str, value: Tensor, shape: Sequence[int | None],
            what: str) -> Tensor:
     """Raises a ValueError unless the tensor has this shape, where
-    :obj:`None` is any length; :obj:`what` says it in words or symbols.
+    :obj:`None` is any length; :obj:`what` says it in symbols: numbers in it
+    would fix them while compiling.
     """
     if value.dim() != len(shape) or any(
             n is not None and m != n for m, n in zip(value.shape, shape)):
-        raise ValueError(f"Expected '{name}' of shape {what} (got "
-                         f"{list(value.shape)})")
+        here = ', '.join('*' if n is None else str(n) for n in shape)
+        raise ValueError(f"Expected '{name}' of shape {what}, here [{here}] "
+                         f"(got {list(value.shape)})")
     return value
 
 

@@ -22,8 +22,9 @@ BELOW = {
     'kernels': ['fields', 'groups', 'intertwiners', 'layers', 'ops',
                 'representations'],
     'graph': ['fields', 'groups'],
-    'nn': ['fields', 'graph', 'groups', 'kernels', 'layers', 'ops'],
-    'models': ['fields', 'groups', 'kernels', 'layers', 'nn'],
+    'nn': ['fields', 'graph', 'groups', 'intertwiners', 'kernels', 'layers',
+           'ops'],
+    'models': ['fields', 'groups', 'kernels', 'layers', 'nn', 'ops'],
     'datasets': ['fields', 'graph', 'groups'],
 }
 #: May see everything; nothing sees them, but where named.

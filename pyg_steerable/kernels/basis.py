@@ -86,8 +86,7 @@ class SteerableBasis(ConstantModule):
         if attr is not None:
             checks.tensor('attr', attr)
             checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
-                          f'[{num_edges}, {self.attr_type.dim}], i.e. '
-                          f'attributes of type {self.attr_type}')
+                          "[E, d], the width of 'attr_type'")
 
 
 def degree(name: str, value: int, least: int = 0) -> int:

@@ -101,8 +101,7 @@ class _Encoder(torch.nn.Module):
                              f"{None if x is None else list(x.shape)})")
         if x is not None:
             self.extra.check(checks.tensor('x', x), 'x')
-            checks.shaped('x', x, (len(pos), None),
-                          f'[{len(pos)}, {self.extra.dim}]')
+            checks.shaped('x', x, (pos.shape[0], None), '[N, d]')
             field = torch.cat([field, x.to(dtype)], dim=-1)
         fields = [field]
         for level, conv, norm, act in zip(levels, self.convs, self.norms,

@@ -191,7 +191,7 @@ class QM9Net(torch.nn.Module):
                                        ('edge_shift', edge_shift, 3)):
                 if value is not None:
                     checks.tensor(name, value)
-                    checks.shaped(name, value, (None, width), f'[E, {width}]')
+                    checks.shaped(name, value, (None, width), '[E, d]')
             edge_index, edge_attr, edge_shift = _with_loops(
                 edge_index, x.shape[0], edge_attr, edge_shift)
         attributes = {

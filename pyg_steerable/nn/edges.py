@@ -96,7 +96,7 @@ def check_edges(edges: Tensor, pos, edge_attr, edge_weight, edge_shift,
     if edge_shift is not None:
         checks.tensor('edge_shift', edge_shift)
         checks.shaped('edge_shift', edge_shift, (num_edges, 3),
-                      f'[{num_edges}, 3], one vector for each edge')
+                      '[E, 3], one vector for each edge')
     for name, value in (('edge_attr', edge_attr),
                         ('edge_weight', edge_weight)):
         if value is not None and (value.shape[:1] != edges.shape[1:]

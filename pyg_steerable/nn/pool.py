@@ -33,7 +33,7 @@ def read_batch(index, x: Tensor, size: int | None, name: str = 'batch'
             1 if size is None else size)
     checks.tensor(name, index, checks.INTEGERS, 'a tensor of integers')
     checks.shaped(name, index, (x.shape[0], ),
-                  f'[{x.shape[0]}], the cloud of each point')
+                  '[N], the cloud of each point')
     if size is None:
         checks.has_values(name, index, 'the number of clouds')
         size = int(index.max()) + 1 if len(index) else 0
@@ -175,7 +175,7 @@ def interpolate(x: Tensor, pos_x: Tensor, pos_y: Tensor,
     checks.positions('pos_y', pos_y)
     checks.tensor('x', x)
     checks.shaped('x', x, (len(pos_x), None),
-                  f"[{len(pos_x)}, d], one row for each point of 'pos_x'")
+                  "[N, d], one row for each point of 'pos_x'")
     checks.same_device(x=x, pos_x=pos_x, pos_y=pos_y)
     full = at_least_float32(pos_x, pos_y)
     pos_x, pos_y = pos_x.to(full), pos_y.to(full)
@@ -218,7 +218,7 @@ def _check_rows(x, field_type: FieldType) -> None:
     """Raises an error unless x is a table of fields."""
     checks.tensor('x', x)
     field_type.check(x, 'x')
-    checks.shaped('x', x, (None, field_type.dim), f'[N, {field_type.dim}]')
+    checks.shaped('x', x, (None, field_type.dim), '[N, d]')
 
 
 # One for each cloud ########################################################
