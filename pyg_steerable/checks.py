@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import reprlib
 from collections.abc import Sequence
 
@@ -243,3 +244,15 @@ def same_device(**tensors: Tensor | None) -> None:
         places = ', '.join(f"'{n}' on {d}" for n, d in found.items())
         raise ValueError(f"Expected all tensors on one device (got "
                          f"{places}). Move them with '.to(device)'")
+
+
+def memory(what: str, size: int, fix: str) -> None:
+    """Raises a MemoryError for more bytes than the machine has."""
+    try:
+        most = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError):  # not everywhere known
+        most = 2**40
+    if size > most:
+        raise MemoryError(f'Expected {what} to fit into the memory of '
+                          f'{most / 2**30:,.0f} GiB (got '
+                          f'{size / 2**30:,.0f} GiB). {fix}')

@@ -20,7 +20,7 @@ BELOW = {
                'representations'],
     'kernels': ['fields', 'groups', 'intertwiners', 'layers',
                 'representations'],
-    'graph': ['fields', 'groups'],
+    'graph': ['fields', 'groups', 'ops'],
     'nn': ['fields', 'graph', 'groups', 'kernels', 'layers', 'ops'],
     'models': ['fields', 'groups', 'kernels', 'layers', 'nn'],
     'datasets': ['fields', 'graph', 'groups'],

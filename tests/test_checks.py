@@ -74,3 +74,9 @@ def test_bad_values(check, args, error, words):
 def test_devices():
     with pytest.raises(ValueError, match="'x' on cpu, 'y' on meta"):
         checks.same_device(x=torch.ones(1), y=torch.ones(1, device='meta'))
+
+
+def test_memory_is_bounded():
+    checks.memory('a tensor', 8, 'Take less')
+    with pytest.raises(MemoryError, match='a tensor.* GiB.*Take less'):
+        checks.memory('a tensor', 10**18, 'Take less')

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.graph import lattice_edges
+from pyg_steerable.ops import lattice_edges
 from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,

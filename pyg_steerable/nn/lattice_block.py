@@ -6,15 +6,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
-from ..graph.lattice import LatticeData
+from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
 from ..layers.activation import _scalars
+from ..ops.lattice import full_precision
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
 
 
 def _check_second(x: Tensor, field_type: FieldType) -> None:
+    checks.tensor('x', x, what='a tensor of voxels or of features')
     if x.dim() < 2 or x.shape[1] != field_type.dim:
         raise ValueError(f'Expected voxels or nodes with fields of type '
                          f'{field_type}, i.e. {field_type.dim} numbers in '
@@ -92,11 +95,17 @@ class LatticeDropout(FieldDropout):
         _check_second(x, self.field_type)
         if not self.training or self.p == 0:
             return x
-        size = len(x) if lattice is None else lattice.size
+        if lattice is not None:
+            check_lattice(lattice)
+        size = len(x) if lattice is None else lattice.num_lattices
         keep = super().forward(x.new_ones(size, self.field_type.dim))
         if lattice is None:
             return x * keep[..., None, None, None]
-        return x * keep[lattice.targets[1]]
+        batch = lattice.edges.batch_dst
+        checks.shaped('x', x, (len(batch), None),
+                      f"[{len(batch)}, d], one row for each voxel of the "
+                      f"lattice's output")
+        return x * keep[batch]
 
 
 class LatticeNormConv(LatticeSteerableConv):
@@ -146,7 +155,7 @@ class LatticeNormConv(LatticeSteerableConv):
     def _fold(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Kernel and bias for the statistics of x, or the running ones."""
         norm = self.norm
-        with torch.autocast(self.kernel.weight.device.type, enabled=False):
+        with full_precision(norm.running_var):
             weight, bias = super().dense_weight(), super().dense_bias()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
