@@ -57,7 +57,8 @@ def test_arrows_run_one_way(room):
             if not name.startswith('pyg_steerable.'):
                 continue
             other = name.split('.')[1]
-            assert other in [room, 'checks', *BELOW[room]], f'{path.name}: {name}'
+            assert other in [room, 'checks', *BELOW[room]], (
+                f'{path.name}: {name}')
 
 
 def test_every_file_has_a_room():

@@ -5,7 +5,6 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from pyg_steerable.ops import lattice_edges as module
 from pyg_steerable.graph.lattice import (
     GraphToVoxel,
     LatticeData,
@@ -15,6 +14,7 @@ from pyg_steerable.graph.lattice import (
     lattice_graph,
     voxel_to_graph,
 )
+from pyg_steerable.ops import lattice_edges as module
 from pyg_steerable.ops.lattice import lattice_conv
 
 GRID = (5, 4, 6)

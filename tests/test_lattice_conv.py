@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.ops import lattice_edges
 from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,
@@ -26,6 +25,7 @@ from pyg_steerable.nn import (
     LatticeSteerableConv,
     LatticeSteerableConvTranspose,
 )
+from pyg_steerable.ops import lattice_edges
 
 GROUPS = ['1', 'Inv', 'M', 'F', 'C4', 'D4', 'T', 'O', 'OxInv', 'SO(2)',
           'SO(2)xM', 'SO(3)', 'O(3)']

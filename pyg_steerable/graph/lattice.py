@@ -232,8 +232,8 @@ class LatticeData(Data):
         _check_rows(x, len(site))
         size = self.num_lattices * shape[0] * shape[1] * shape[2]
         checks.memory('the voxels', size * x.shape[1] * x.itemsize,
-                      f"A grid of {shape} is too large to have all of its "
-                      f"voxels, stay with the graph")
+                      f'A grid of {shape} is too large to have all of its '
+                      f'voxels, stay with the graph')
         flat = x.new_zeros(size, x.shape[1]).index_copy(0, site, x)
         return flat.view(self.num_lattices, *shape, -1).permute(0, 4, 1, 2, 3)
 
@@ -278,7 +278,8 @@ class LatticeData(Data):
         out = _build(*self.targets, stencil, self.num_lattices, origin, dilate,
                      list_edges)
         if self.is_batch:
-            out.batch, out.stencil = self.targets[1], self.num_lattices * [stencil]
+            out.batch = self.targets[1]
+            out.stencil = self.num_lattices * [stencil]
             out.origin = out.origin.expand(self.num_lattices, 3)
         return out
 

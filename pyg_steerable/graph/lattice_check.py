@@ -57,9 +57,9 @@ def check_edges(stencil: Stencil, numbers: Sequence[int], coord, batch,
                 coord_dst, batch_dst, edge_index, edge_offset) -> None:
     """Raises an error unless the tensors of a lattice fit each other."""
     if math.prod(numbers[:1] + stencil.padded) >= 2**62:
-        raise ValueError(f"Expected fewer than 2^62 voxels (got "
-                         f"{numbers[0]} lattices with {stencil}). Crop the "
-                         f"grid, or use coarser voxels")
+        raise ValueError(f'Expected fewer than 2^62 voxels (got '
+                         f'{numbers[0]} lattices with {stencil}). Crop the '
+                         f'grid, or use coarser voxels')
     fine = _voxels('coord', coord, 'batch', batch, stencil.grid, numbers[0])
     if (coord_dst is None) != (batch_dst is None):
         raise ValueError("Expected both of 'coord_dst' and 'batch_dst', or "
