@@ -246,13 +246,19 @@ def same_device(**tensors: Tensor | None) -> None:
                          f"{places}). Move them with '.to(device)'")
 
 
+def _physical_memory() -> int:
+    try:
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError):  # not known everywhere
+        return 2**40
+
+
+_MEMORY = _physical_memory()
+
+
 def memory(what: str, size: int, fix: str) -> None:
     """Raises a MemoryError for more bytes than the machine has."""
-    try:
-        most = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (AttributeError, ValueError, OSError):  # not everywhere known
-        most = 2**40
-    if size > most:
+    if size > _MEMORY:
         raise MemoryError(f'Expected {what} to fit into the memory of '
-                          f'{most / 2**30:,.0f} GiB (got '
+                          f'{_MEMORY / 2**30:,.0f} GiB (got '
                           f'{size / 2**30:,.0f} GiB). {fix}')

@@ -18,7 +18,7 @@ BELOW = {
     'ops': [],
     'layers': ['fields', 'generators', 'groups', 'intertwiners', 'ops',
                'representations'],
-    'kernels': ['fields', 'groups', 'intertwiners', 'layers',
+    'kernels': ['fields', 'groups', 'intertwiners', 'layers', 'ops',
                 'representations'],
     'graph': ['fields', 'groups', 'ops'],
     'nn': ['fields', 'graph', 'groups', 'kernels', 'layers', 'ops'],

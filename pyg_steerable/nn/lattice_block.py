@@ -11,7 +11,7 @@ from ..fields import FieldType
 from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
 from ..layers.activation import _scalars
-from ..ops.lattice import full_precision
+from ..ops.precision import at_least_float32, full_precision
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
 
@@ -159,11 +159,16 @@ class LatticeNormConv(LatticeSteerableConv):
             weight, bias = super().dense_weight(), super().dense_bias()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
-                mean, var = norm._statistics(x.to(weight.dtype))
-            scale = (var + norm.eps).rsqrt()[norm.index]
+                # (Occupancies may be whole numbers.)
+                x = x if x.is_floating_point() else x.to(weight.dtype)
+                mean, var = norm._statistics(x.to(at_least_float32(x)))
+            dtype, wide = weight.dtype, at_least_float32(weight)
+            scale = (var.to(wide) + norm.eps).rsqrt()[norm.index]
             weight = weight * scale[:, None, None, None]
-            shift = weight.sum((2, 3, 4)) @ (norm.invariant @ mean)
-            return weight, -shift if bias is None else bias - shift
+            centre = norm.invariant.to(wide) @ mean.to(wide)
+            shift = weight.sum((2, 3, 4)) @ centre
+            bias = -shift if bias is None else bias - shift
+            return weight.to(dtype), bias.to(dtype)
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
@@ -229,12 +234,17 @@ class LatticeBlock(torch.nn.Module):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = conv_type = FieldType.wrap(out_type)
         self.act = None
+        if activation is not None and not callable(activation):
+            raise TypeError(f"Expected 'activation' to build a layer from a "
+                            f"FieldType, such as LatticeGate, or to be None "
+                            f"(got {checks.show(activation)})")
         if activation is not None:
             self.act = activation(self.out_type)
             conv_type = getattr(self.act, 'in_type', self.out_type)
             if not isinstance(self.act, LatticeGate):
                 self.act = _ChannelsFirst(self.act)
         kwargs.setdefault('bias', activation is not None)
+        norm = checks.flag('norm', norm)
         build = LatticeNormConv if norm else LatticeSteerableConv
         self.conv = build(self.in_type, conv_type, kernel_size, **kwargs)
         self.dropout = LatticeDropout(self.out_type, dropout)
@@ -270,11 +280,17 @@ def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,
     Raises:
         ValueError: If there is not one stride for each block.
     """
+    if not all(isinstance(a, Sequence) for a in (types, strides)):
+        raise TypeError(f"Expected 'types' and 'strides' to be sequences "
+                        f"(got {checks.show(types)} and "
+                        f"{checks.show(strides)})")
+    checks.flag('smooth', smooth)
     if len(strides) != len(types) - 1:
         raise ValueError(f"Expected 'strides' to hold {len(types) - 1} "
                          f"numbers, one for each block (got {strides})")
     layers = []
     for in_type, out_type, stride in zip(types, types[1:], strides):
+        stride = checks.integer('strides', stride)
         layers.append(LatticeBlock(in_type, out_type,
                                    stride=1 if smooth else stride, **kwargs))
         if smooth and stride > 1:

@@ -17,6 +17,7 @@ from ..graph.stencil import check_fits, check_stencil
 from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
 from ..kernels.lattice import stencil_positions
 from ..layers import Linear
+from ..layers.reach import warn_unreached
 from ..ops.lattice import lattice_conv
 from .conv import SteerableConv
 
@@ -138,6 +139,27 @@ class LatticeSteerableConv(MessagePassing):
         self.lin = Linear(self.in_type if root_weight else none,
                           self.out_type, bias=checks.flag('bias', bias))
         self._scale_root()
+        self._check_reached()
+
+    def _check_reached(self) -> None:
+        """Fields that are always zero are named."""
+        if not self.in_type.dim:
+            return
+        basis = [] if self.lin.bias is None else self.lin.bias_basis
+        rows = torch.zeros(self.out_type.dim, dtype=torch.bool, device='cpu')
+        if len(basis):
+            rows = basis.any(1).cpu()
+        unreached = [
+            block for block, here in zip(self.out_type.blocks,
+                                         self.out_type.slices)
+            if block in self.kernel.unreached and not rows[here].any()]
+        if unreached and len(unreached) == len(self.out_type):
+            raise ValueError(f"Expected an 'out_type' with fields that an "
+                             f"equivariant kernel leads to from "
+                             f"{self.in_type} (got {self.out_type}). Give "
+                             f"one of them fields of other degrees or parity")
+        warn_unreached(type(self).__name__, unreached, self.out_type,
+                       f'{self.in_type}')
 
     def _relative_positions(self) -> Tensor:
         return stencil_positions(self.kernel_size, self.spacing)

@@ -10,7 +10,8 @@ from .. import checks
 from ..graph.lattice import LatticeData, check_lattice
 from ..graph.stencil import check_stencil
 from ..layers.constants import ConstantModule
-from ..ops.lattice import full_precision, lattice_conv, wide
+from ..ops.lattice import lattice_conv
+from ..ops.precision import at_least_float32, full_precision
 
 #: Of a low-pass filter: half of a stencil's largest size.
 MAX_SCALE = 24.
@@ -189,7 +190,7 @@ class LatticeGlobalPool(torch.nn.Module):
                 ) -> Tensor:
         if lattice is None:
             check_dense(x)
-            out = getattr(x.to(wide(x.dtype)), self.reduce)((2, 3, 4))
+            out = getattr(x.to(at_least_float32(x)), self.reduce)((2, 3, 4))
             return out.to(x.dtype)
         check_lattice(lattice)
         checks.tensor('x', x, what='a tensor of features')
@@ -197,8 +198,8 @@ class LatticeGlobalPool(torch.nn.Module):
         checks.shaped('x', x, (len(batch), None),
                       f"[{len(batch)}, C], one row for each voxel of the "
                       f"lattice's output")
-        return scatter(x.to(wide(x.dtype)), batch, 0, lattice.num_lattices,
-                       self.reduce).to(x.dtype)
+        return scatter(x.to(at_least_float32(x)), batch, 0,
+                       lattice.num_lattices, self.reduce).to(x.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.reduce!r})'

@@ -21,7 +21,6 @@ on the data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Optional
 
@@ -31,6 +30,7 @@ from torch.autograd import forward_ad as fw
 from torch.nn import functional as F
 
 from .lattice_edges import LatticeEdges
+from .precision import at_least_float32, full_precision
 
 #: Numbers to gather at once, on CPUs about what their caches hold.
 _AT_ONCE = {'cpu': 2**18}
@@ -66,18 +66,6 @@ def lattice_conv(x: Tensor, weight: Tensor, edges: LatticeEdges,
 
 def _transposed(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 1 else weight.mT
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """What sums are kept in."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def full_precision(x: Tensor):
-    """Autocast would lower single products."""
-    if x.is_meta:  # has no autocast
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _rows(edges: LatticeEdges, x: Tensor, shape: torch.Size, swapped: bool):
@@ -119,8 +107,7 @@ def _convolve(x: Tensor, weight: Tensor, coord: Tensor, batch: Tensor,
     edges = LatticeEdges(coord, batch, coord_dst, batch_dst, edge_index,
                          edge_offset, tuple(numbers))
     out = _new_output(x, weight, coord, coord_dst, transposed)
-    # (An autograd.Function runs under autocast, which lowers products.)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         blocks = _rows(edges, x, weight.shape, transposed)
         if blocks is not None:
             matrix = weight.flatten(0, 1) if weight.dim() > 1 else None
@@ -130,7 +117,7 @@ def _convolve(x: Tensor, weight: Tensor, coord: Tensor, batch: Tensor,
                 else:
                     torch.mm(x_j.flatten(1), matrix, out=out[here])
             return out
-        width, total = out.shape[1], out.to(wide(out.dtype))
+        width, total = out.shape[1], out.to(at_least_float32(out))
         for src, dst, parts in _runs(edges, transposed):
             x_j = x.index_select(0, src)
             y = x.new_empty(len(src), width)
@@ -162,8 +149,8 @@ def _correlate(x: Tensor, g: Tensor, coord: Tensor, batch: Tensor,
     edges = LatticeEdges(coord, batch, coord_dst, batch_dst, edge_index,
                          edge_offset, tuple(numbers))
     shape = _weight_shape(x, g, numbers, scalar)
-    with torch.autocast(x.device.type, enabled=False):
-        out = x.new_zeros(shape, dtype=wide(x.dtype))
+    with full_precision(x):
+        out = x.new_zeros(shape, dtype=at_least_float32(x))
         blocks = _rows(edges, x, shape, transposed)
         if blocks is not None:
             for here, x_j in blocks:
