@@ -376,3 +376,23 @@ class TestInvariantReadout(EquivariantLayerTests):
 
     def make(self):
         return InvariantReadout(*self.options['in_types'], 3)
+
+
+def test_no_parameter_without_numbers():
+    """Distributed training waits for the gradient of each parameter."""
+    T, none = FieldType('2x1o'), FieldType([])
+    for layer in (Linear(none, T), Linear(T, none), FieldBatchNorm(T),
+                  FieldBatchNorm(none), Bilinear(none, T, T)):
+        assert all(p.numel() for p in layer.parameters())
+        layer.reset_parameters()
+        state = layer.state_dict()
+        # Old checkpoints have them.
+        old = {name: torch.empty(0) for name in layer._parameters}
+        layer.load_state_dict({**old, **state})
+        with pytest.raises(RuntimeError, match='Unexpected key'):
+            layer.load_state_dict({**state, 'other': torch.empty(0)})
+    x = torch.randn(4, 6)
+    assert Bilinear(none, T, T).dense(x[:, :0]).shape == (4, 6, 6)
+    assert Linear(none, T)(x[:, :0]).eq(0).all()
+    assert Linear(T, none)(x).shape == (4, 0)
+    assert FieldBatchNorm(T)(x).isfinite().all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..layers.constants import ConstantModule
 from ..representations import MAX_DEGREE
@@ -17,13 +18,42 @@ class SteerableBasis(ConstantModule):
         h(\mathbf{x}, \mathbf{z}), \quad g \in G.
 
     Subclasses set :obj:`field_type` (:math:`\rho_h`), :obj:`attr_type`
-    (:math:`\rho_z`, of width 0 without attributes) and :obj:`radius` (the
-    unit of length, a typical distance of neighbours) and define
-    :meth:`forward`.
+    (:math:`\rho_z`, of width 0 without attributes), call :meth:`set_radius`
+    (the unit of length, a typical distance of neighbours: a buffer that is
+    saved, :obj:`radius`) and define :meth:`forward`.
     """
     field_type: FieldType
     attr_type: FieldType
-    radius: float
+    radius: Tensor
+    #: Distances, in units of the radius, beyond which little is left.
+    reach: float = 3.
+
+    def set_radius(self, radius: float) -> None:
+        """Sets the unit of length, in the unit of the positions."""
+        value = torch.tensor(checks.positive('radius', radius),
+                             dtype=torch.float64, device='cpu')
+        if 'radius' in self._buffers:
+            self._exact['radius'] = value
+            self.radius.fill_(value.item())
+        else:
+            self.__dict__.pop('radius', None)  # a plain number
+            self.keep_in_full('radius')
+            self.register_constant('radius', value, persistent=True)
+
+    def fit_radius(self, distance: Tensor) -> Tensor:
+        """The radius that suits some distances of neighbours: their root
+        mean square.
+        """
+        return distance.square().mean().sqrt()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        saved = prefix + 'radius' in state_dict  # once it was not
+        if 'radius' in self._buffers and not saved:
+            state_dict[prefix + 'radius'] = self._exact['radius']
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if saved and not self.radius.is_meta:
+            self._exact['radius'] = self.radius.detach().to('cpu',
+                                                            torch.float64)
 
     def reset_parameters(self):
         """Draws learned parts again."""
@@ -33,7 +63,7 @@ class SteerableBasis(ConstantModule):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        r"""The basis at relative positions.
+        r"""The basis at relative positions, in at least float32.
 
         Shapes:
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
@@ -43,44 +73,23 @@ class SteerableBasis(ConstantModule):
                         f"'forward' (got {type(self).__name__})")
 
     def check_attr(self, attr: Tensor | None, num_edges: int) -> None:
-        """Raises a ValueError unless the attributes fit."""
+        """Raises an error unless the attributes fit."""
         if attr is None and self.attr_type.dim:
             raise ValueError(
                 f"Expected attributes of type {self.attr_type}, i.e. shape "
                 f"[{num_edges}, {self.attr_type.dim}] (got None). Pass "
                 f"'edge_attr' (and 'node_attr'), or build the layer without "
                 f"'edge_type' and 'node_type'")
-        if attr is not None and attr.shape[-1] != self.attr_type.dim:
-            raise ValueError(
-                f'Expected attributes of type {self.attr_type}, i.e. shape '
-                f'[{num_edges}, {self.attr_type.dim}] (got '
-                f'{list(attr.shape)})')
-
-
-def positive(name: str, value: float) -> float:
-    """Raises an error unless the value is a positive number."""
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
-    if not 0 < value < float('inf'):
-        raise ValueError(f"Expected '{name}' to be a positive number (got "
-                         f"{value})")
-    return float(value)
+        if attr is not None:
+            checks.tensor('attr', attr)
+            checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
+                          f'[{num_edges}, {self.attr_type.dim}], i.e. '
+                          f'attributes of type {self.attr_type}')
 
 
 def degree(name: str, value: int, least: int = 0) -> int:
-    """Raises a ValueError unless there are harmonics of this degree."""
-    if positive_int(name, value, least) > MAX_DEGREE:
-        raise ValueError(f"Expected '{name}' to be at most {MAX_DEGREE} (got "
-                         f"{value})")
-    return value
-
-
-def positive_int(name: str, value: int, least: int = 1) -> int:
-    """Raises a ValueError unless the value is an integer >= least."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"Expected '{name}' to be an integer >= {least} "
-                         f"(got {value!r})")
-    return value
+    """A degree that there are harmonics of."""
+    return checks.integer(name, value, least, MAX_DEGREE)
 
 
 def typical_inputs(basis: SteerableBasis, n: int = 1000):
@@ -90,4 +99,4 @@ def typical_inputs(basis: SteerableBasis, n: int = 1000):
     generator = torch.Generator('cpu').manual_seed(0)
     sample = torch.randn(n, 3 + basis.attr_type.dim, generator=generator,
                          dtype=torch.float64, device='cpu')
-    return basis.radius / 3**0.5 * sample[:, :3], sample[:, 3:]
+    return float(basis.radius) / 3**0.5 * sample[:, :3], sample[:, 3:]

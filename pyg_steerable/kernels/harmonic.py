@@ -7,9 +7,14 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
-from .basis import SteerableBasis, degree, positive, positive_int
+from ..ops.precision import at_least_float32
+from .basis import SteerableBasis, degree
+
+#: More shells than this are a mistake.
+MAX_SHELLS = 10000
 
 
 class HarmonicBasis(SteerableBasis):
@@ -56,23 +61,33 @@ class HarmonicBasis(SteerableBasis):
         super().__init__()
         group = Group.wrap(group)
         self.max_degree = degree('max_degree', max_degree)
-        self.shells = positive_int('shells', shells)
-        self.radius = positive('radius', radius)
+        self.shells = checks.integer('shells', shells)
+        self.set_radius(radius)
+        max_degree, shells = self.max_degree, self.shells
+        if shells > MAX_SHELLS:
+            raise ValueError(f"Expected 'shells' to be at most {MAX_SHELLS} "
+                             f"(got {shells})")
         if band_limit is None:
             band_limit = [0] + (shells - 1) * [max_degree] if shells > 1 \
                 else [max_degree]
+        if not isinstance(band_limit, Sequence) or isinstance(band_limit, str):
+            raise TypeError(f"Expected 'band_limit' to be a list of degrees "
+                            f"(got {checks.show(band_limit)})")
         if len(band_limit) != shells:
             raise ValueError(f"Expected 'band_limit' to name the highest "
                              f"degree of each of the {shells} shells (got "
                              f"{list(band_limit)})")
-        self.band_limit = [min(int(b), max_degree) for b in band_limit]
-        self.spacing = self.radius / max(1, shells - 1)
-        self.sigma = positive('sigma', sigma)
-        self.softening = positive('softening', softening)
-        # With a single shell it sits at the radius itself.
-        centres = torch.linspace(0 if shells > 1 else self.radius,
-                                 self.radius, shells, dtype=torch.float64,
-                                 device='cpu')
+        self.band_limit = [
+            min(checks.integer(f'band_limit[{m}]', b, 0), max_degree)
+            for m, b in enumerate(band_limit)]
+        # In units of the radius, where a single shell sits.
+        self.spacing = 1 / max(1, shells - 1)
+        self.sigma = checks.positive('sigma', sigma)
+        self.softening = checks.positive('softening', softening)
+        self.reach = 1 + 2.5 * self.sigma * self.spacing
+        centres = torch.linspace(0 if shells > 1 else 1, 1, shells,
+                                 dtype=torch.float64, device='cpu')
+        self.keep_in_full('centres')
         self.register_constant('centres', centres)
         pairs, blocks = [], []
         for J in range(max(self.band_limit) + 1):
@@ -88,16 +103,23 @@ class HarmonicBasis(SteerableBasis):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
+        checks.positions('positions', positions)
         self.check_attr(attr, positions.shape[0])
+        x = positions.to(at_least_float32(positions)) / self.radius
         delta = self.softening * self.spacing
-        r = (positions.square().sum(-1, keepdim=True) + delta**2).sqrt()
-        Y = o3.spherical_harmonics(self._degrees, positions / r,
+        r = (x.square().sum(-1, keepdim=True) + delta**2).sqrt()
+        Y = o3.spherical_harmonics(self._degrees, x / r,
                                    normalize=False,
                                    normalization='component')
         distance = (r - self.centres) / (self.sigma * self.spacing)
         window = torch.exp(-0.5 * distance.square())
         return window[:, self.shell] * Y[:, self.harmonic]
 
+    def fit_radius(self, distance: Tensor) -> Tensor:
+        """The last shell is at the largest distance, a few left out."""
+        kth = max(1, round(0.95 * len(distance)))
+        return distance.kthvalue(kth).values
+
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.field_type}, '
-                f'shells={self.shells}, radius={self.radius:g})')
+                f'shells={self.shells}, radius={float(self.radius):g})')

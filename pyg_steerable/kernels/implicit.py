@@ -6,10 +6,12 @@ from e3nn import o3
 from torch import Tensor
 from torch.nn import Parameter
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
-from .basis import SteerableBasis, degree, positive, positive_int
+from ..ops.precision import at_least_float32, full_precision
+from .basis import SteerableBasis, degree
 
 
 class ImplicitBasis(SteerableBasis):
@@ -29,7 +31,12 @@ class ImplicitBasis(SteerableBasis):
     units of :obj:`radius`. All of it are polynomials: the basis is smooth at
     :math:`\mathbf{x} = 0`. (The batch norm takes the mean off the constant
     harmonic, of which nothing would be left; the next scalar polynomial
-    takes its place.)
+    takes its place.) In training the statistics are those of all edges of the
+    batch, so that the output of one graph depends on the others there, as
+    with any batch norm; :obj:`eval()` takes the running ones.
+
+    All of it is evaluated in at least float32, also where the weights are
+    half precision.
 
     Args:
         group (Group or str): The group.
@@ -58,10 +65,10 @@ class ImplicitBasis(SteerableBasis):
                  activation=NormGate):
         super().__init__()
         group = Group.wrap(group)
-        positive_int('hidden', hidden)
-        positive_int('num_layers', num_layers, 2)
+        checks.integer('hidden', hidden)
+        checks.integer('num_layers', num_layers, 2)
         self.max_degree = degree('max_degree', max_degree, 1)
-        self.radius = positive('radius', radius)
+        self.set_radius(radius)
         if not callable(activation):
             raise TypeError(f"Expected 'activation' to be a callable that "
                             f"builds a layer from a FieldType, such as "
@@ -73,7 +80,7 @@ class ImplicitBasis(SteerableBasis):
         self._degrees = list(range(1, max_degree + 1))
         solid = FieldType.sphere(1, max_degree, group)
         self.norm = FieldBatchNorm(solid)
-        self.layers = torch.nn.ModuleList()
+        self.layers = torch.nn.Sequential()
         in_type = solid + self.attr_type
         for _ in range(num_layers - 1):
             act = activation(self.field_type)
@@ -81,7 +88,7 @@ class ImplicitBasis(SteerableBasis):
                 Linear(in_type, getattr(act, 'in_type', self.field_type)))
             self.layers.append(act)
             in_type = self.field_type
-        self.sharpness = Parameter(torch.empty(()))
+        self.sharpness = Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -94,12 +101,14 @@ class ImplicitBasis(SteerableBasis):
     @torch.no_grad()
     def calibrate(self, positions: Tensor, attr: Tensor) -> None:
         """Sets the statistics of the batch norm from typical positions."""
-        momentum, training = self.norm.momentum, self.norm.training
-        self.norm.momentum = 1.
-        self.norm.train()
-        self.norm(self._solid(positions / self.radius))
-        self.norm.momentum = momentum
-        self.norm.train(training)
+        self.norm.calibrate(self._solid(positions / self.radius))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Once it had no dimension, which sharding does not take.
+        value = state_dict.get(prefix + 'sharpness')
+        if value is not None and value.dim() == 0:
+            state_dict[prefix + 'sharpness'] = value.view(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _solid(self, x: Tensor) -> Tensor:
         Y = o3.spherical_harmonics(self._degrees, x, normalize=False,
@@ -108,16 +117,30 @@ class ImplicitBasis(SteerableBasis):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
+        checks.positions('positions', positions)
         self.check_attr(attr, positions.shape[0])
-        x = positions / self.radius
-        h = self.norm(self._solid(x))
-        if attr is not None and self.attr_type.dim:
-            h = torch.cat([h, attr], dim=-1)
-        for layer in self.layers:
-            h = layer(h)
-        square = (self.sharpness * x).square().sum(-1, keepdim=True)
-        return h * torch.exp(-0.5 * square)
+        with full_precision(positions):
+            x = positions.to(at_least_float32(positions)) / self.radius
+            h = self.norm(self._solid(x))
+            if attr is not None and self.attr_type.dim:
+                h = torch.cat([h, attr], dim=-1)
+            h = _in_full(self.layers, h)
+            square = (self.sharpness * x).square().sum(-1, keepdim=True)
+            return h * torch.exp(-0.5 * square)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.field_type}, '
                 f'attr={self.attr_type}, layers={len(self.layers) // 2 + 1})')
+
+
+def _in_full(layers: torch.nn.Sequential, h: Tensor) -> Tensor:
+    """Weights in half precision are read as float32: the window is small
+    where polynomials are large, but not before they overflow.
+    """
+    tensors = {name: t.float() for name, t in
+               (*layers.named_parameters(), *layers.named_buffers())
+               if t.is_floating_point() and t.dtype.itemsize < 4} \
+        if layers[0].value.dtype.itemsize < 4 else {}
+    if not tensors:
+        return layers(h)
+    return torch.func.functional_call(layers, tensors, (h, ))

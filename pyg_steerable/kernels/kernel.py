@@ -4,8 +4,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
-from ..layers.bilinear import Bilinear
+from ..layers.bilinear import BilinearTerm
 from ..layers.constants import ConstantModule
 from .basis import SteerableBasis, typical_inputs
 
@@ -48,10 +49,20 @@ class SteerableKernel(ConstantModule):
                  out_type: FieldType, num_neighbors: float = 1.0,
                  gain: float = 1.0):
         super().__init__()
-        self.basis, self.in_type, self.out_type = basis, in_type, out_type
-        self.product = Bilinear(basis.field_type, in_type, out_type)
-        self.num_neighbors, self.gain = num_neighbors, gain
-        self.register_buffer('scale', torch.ones(basis.field_type.dim))
+        if not isinstance(basis, SteerableBasis):
+            raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
+                            f"{checks.show(basis)})")
+        self.basis = basis
+        self.in_type = FieldType.wrap(in_type)
+        self.out_type = FieldType.wrap(out_type)
+        self.product = BilinearTerm(basis.field_type, self.in_type,
+                                    self.out_type)
+        self.num_neighbors = checks.positive('num_neighbors', num_neighbors)
+        self.gain = checks.positive('gain', gain)
+        self.keep_in_full('scale')
+        self.register_buffer('scale', torch.ones(
+            basis.field_type.dim,
+            dtype=self._dtype('scale', torch.get_default_dtype())))
         # The weights take the scale, of which they are far fewer than of the
         # basis on all edges.
         first = [p.u for p in self.product.paths]
@@ -83,15 +94,27 @@ class SteerableKernel(ConstantModule):
             self.scale[s] = self.gain / deviation.clamp(min=1e-6)
 
     def weight(self) -> Tensor:
-        r"""The weights of :math:`\mathbf{B}`, with the scale of the basis."""
-        return self.product.weight * self.scale[self.column]
+        r"""The weights of :math:`\mathbf{B}`, with the scale of the basis, in
+        at least float32.
+        """
+        scale = self.scale[self.column]
+        weight = self.product.weight
+        return scale if weight is None else weight * scale
+
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no part of
+        the basis leads to: they are zero, whatever the weights.
+        """
+        return self.product.unreached
 
     def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                  num_dst: int, order: str = 'auto') -> Tensor:
         r"""Sums the source nodes' features, taken through the kernels of the
         edges, at the targets: :math:`\sum_e k_e \, \mathbf{x}_{src(e)}`,
         where :obj:`h` is :obj:`basis(positions, attr)`. See
-        :func:`pyg_steerable.ops.contract`.
+        :func:`pyg_steerable.ops.contract`. Sums are taken and returned in at
+        least float32.
 
         Shapes:
             - **h:** :math:`[E, d_h]`, **x:** :math:`[N_{src}, d_{in}]`,

@@ -13,6 +13,7 @@ from .. import checks
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..intertwiners import bilinear_basis
+from ..layers import FieldBatchNorm
 from ..layers.constants import ConstantModule
 from ..layers.reach import MAX_MAP
 from ..ops.precision import full_precision
@@ -146,6 +147,9 @@ class LatticeKernel(ConstantModule):
                              f'edges of one offset share one kernel (got '
                              f'attributes of type {basis.attr_type})')
         self.basis, self.gain = basis, gain
+        for module in basis.modules():  # which sees the same points always
+            if isinstance(module, FieldBatchNorm):
+                module.freeze()
         self.in_type, self.out_type = in_type, out_type
         self.register_constant('positions', positions)
         known: dict[tuple, str] = {}  # the maps of each three reps
@@ -165,7 +169,8 @@ class LatticeKernel(ConstantModule):
         self.is_kept = False
         if self.is_fixed:  # sampled once and for all, in float64
             with torch.device('cpu'):
-                self._keep(copy.deepcopy(self).double(), per_offset)
+                exact = copy.deepcopy(self).to_empty(device='cpu')
+                self._keep(exact.double(), per_offset)
         else:
             self.register_buffer('scale',
                                  torch.ones(sum(p.n for p in self.pairs)))

@@ -1,17 +1,21 @@
 """Equivariant non-linearities."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from e3nn import o3
 from torch import Tensor
-from torch.nn import Parameter
 
+from .. import checks
 from ..fields import FieldType
+from ..ops.precision import at_least_float32, full_precision
 from ..representations import Representation
-from .bilinear import Bilinear
+from .bilinear import BilinearTerm
 from .constants import ConstantModule
 from .norm import field_index, field_mean
+from .reach import warn_unreached
 from .readout import InvariantReadout
 from .sphere import sphere_samples
 
@@ -42,11 +46,12 @@ class QuotientELU(ConstantModule):
         field_type (FieldType): Natural-parity irreps with multiplicities
             that do not grow with the degree: :math:`m_L` functions of degree
             L, :math:`m_{L-1} - m_L` of degree :math:`L - 1`, and so on.
-        samples (int, optional): The least number of samples.
+        samples (int, optional): The least number of samples, at most 5000.
             (default: :math:`12 (L + 1)^2`)
 
     Shapes:
-        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
+          of the input
 
     Raises:
         ValueError: If the type does not hold functions on the sphere.
@@ -55,7 +60,8 @@ class QuotientELU(ConstantModule):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
         channels = _sphere_channels(field_type)
-        self.samples = samples
+        self.samples = samples if samples is None else checks.integer(
+            'samples', samples, 1, 5000)
         self.degrees = []
         self.num_samples = 0
         for degree, count, columns in channels:
@@ -88,17 +94,20 @@ class QuotientELU(ConstantModule):
 
     def forward(self, x: Tensor) -> Tensor:
         self.field_type.check(x, 'x')
-        out = []
-        for degree, count in self.degrees:
-            columns = getattr(self, f'columns{degree}')
-            f = x if self._identity else x[..., columns]
-            f = f.unflatten(-1, (count, -1)) @ getattr(self, f'Y{degree}').T
-            f = torch.nn.functional.elu(f) @ getattr(self, f'Z{degree}').T
-            out.append(f.flatten(-2))
-        if not out:
+        if not self.degrees:
             return x
+        out = []
+        with full_precision(x):
+            for degree, count in self.degrees:
+                Y, Z = (getattr(self, f'{name}{degree}') for name in 'YZ')
+                dtype = at_least_float32(x, Y)
+                columns = getattr(self, f'columns{degree}')
+                f = (x if self._identity else x[..., columns]).to(dtype)
+                f = f.unflatten(-1, (count, -1)) @ Y.to(dtype).T
+                f = torch.nn.functional.elu(f) @ Z.to(dtype).T
+                out.append(f.flatten(-2))
         out = torch.cat(out, dim=-1) if len(out) > 1 else out[0]
-        return out if self._identity else out[..., self.back]
+        return (out if self._identity else out[..., self.back]).to(x.dtype)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.field_type}, '
@@ -204,7 +213,8 @@ class Gate(ConstantModule):
         field_type (FieldType): The type of the output.
 
     Shapes:
-        - **input:** :math:`[*, n_g + d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, n_g + d]`, **output:** :math:`[*, d]`, in the
+          dtype of the input
     """
     def __init__(self, field_type: FieldType):
         super().__init__()
@@ -225,7 +235,7 @@ class Gate(ConstantModule):
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
         # SiLU is x sigmoid(x): a scalar is gated by itself.
-        gate = x[..., self.index].sigmoid() * self.gain
+        gate = x[..., self.index].sigmoid() * self.gain.to(x.dtype)
         return x[..., self.num_gates:] * gate
 
     def __repr__(self) -> str:
@@ -248,30 +258,38 @@ class NormActivation(ConstantModule):
             (default: :obj:`1e-4`)
 
     Shapes:
-        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
+          of the input
     """
     def __init__(self, field_type: FieldType, eps: float = 1e-4):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
-        self.eps = eps
-        self.register_constant('index', field_index(field_type))
+        self.eps = checks.positive('eps', eps)
+        index = field_index(field_type)
+        self.register_constant('index', index)
         self.register_constant('mean_of', field_mean(field_type))
-        self.register_constant('scalar', _scalars(field_type)[self.index])
-        self.weight = Parameter(torch.empty(field_type.num_fields))
-        self.bias = Parameter(torch.empty(field_type.num_fields))
+        self.register_constant('scalar', _scalars(field_type)[index])
+        self.register_weights('weight', field_type.num_fields)
+        self.register_weights('bias', field_type.num_fields)
         self.reset_parameters()
 
     def reset_parameters(self):
         """Unit slopes and no offsets."""
-        torch.nn.init.ones_(self.weight)
-        torch.nn.init.zeros_(self.bias)
+        if self.weight is not None:
+            torch.nn.init.ones_(self.weight)
+            torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         self.field_type.check(x, 'x')
-        norm = (x.square() @ self.mean_of + self.eps).sqrt()[..., self.index]
-        size = torch.where(self.scalar, x, norm)
-        gate = size * self.weight[self.index] + self.bias[self.index]
-        return x * gate.sigmoid()
+        if not self.field_type.dim:
+            return x
+        with full_precision(x):
+            full = x.to(at_least_float32(x, self.mean_of))
+            square = full.square() @ self.mean_of.to(full.dtype)
+            norm = (square + self.eps).sqrt()[..., self.index]
+            size = torch.where(self.scalar, full, norm)
+            gate = size * self.weight[self.index] + self.bias[self.index]
+        return x * gate.sigmoid().to(x.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.field_type})'
@@ -294,7 +312,8 @@ class NormGate(ConstantModule):
         field_type (FieldType): The type of input and output.
 
     Shapes:
-        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
+          of the input
     """
     def __init__(self, field_type: FieldType):
         super().__init__()
@@ -314,7 +333,8 @@ class NormGate(ConstantModule):
         self.field_type.check(x, 'x')
         if not self._blocks:
             return x
-        gates = self.readout(x).split([b[0] for b in self._blocks], dim=-1)
+        gates = self.readout.in_full(x).split([b[0] for b in self._blocks],
+                                              dim=-1)
         fields = x.split([b[2] for b in self._blocks], dim=-1)
         out = []
         for (mul, dim, _, is_scalar), g, f in zip(self._blocks, gates, fields):
@@ -324,7 +344,7 @@ class NormGate(ConstantModule):
             gate = g.sigmoid().unsqueeze(-1) * _SIGMOID_GAIN
             f = f.unflatten(-1, (mul, dim)) * gate
             out.append(f.flatten(-2))
-        return torch.cat(out, dim=-1)
+        return torch.cat(out, dim=-1).to(x.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.field_type})'
@@ -336,7 +356,9 @@ class TensorProductActivation(torch.nn.Module):
     .. math::
         \mathbf{y} = \mathbf{B}(\mathbf{x} \otimes \mathbf{x}).
 
-    Equivariant to rounding, for any type.
+    Equivariant to rounding, for any type. Evaluated in at least float32; the
+    output is a square, and float16 holds none of more than 65504: layers and
+    inputs of large numbers are better left in float32 or bfloat16.
 
     Args:
         in_type (FieldType): The type of the input.
@@ -344,14 +366,18 @@ class TensorProductActivation(torch.nn.Module):
             (default: :obj:`in_type`)
 
     Shapes:
-        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`
+        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`, in
+          the dtype of the weights (also under autocast)
     """
     def __init__(self, in_type: FieldType, out_type: FieldType | None = None):
         super().__init__()
         self.in_type = FieldType.wrap(in_type)
         self.out_type = (self.in_type if out_type is None else
                          FieldType.wrap(out_type))
-        self.product = Bilinear(self.in_type, self.in_type, self.out_type)
+        self.product = BilinearTerm(self.in_type, self.in_type, self.out_type)
+        if self.in_type.dim:
+            warn_unreached(type(self).__name__, self.product.unreached,
+                           self.out_type, f'pairs of {self.in_type}')
 
     def reset_parameters(self):
         """Draws the weights again."""
@@ -359,10 +385,10 @@ class TensorProductActivation(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         index = torch.arange(len(rows), device=x.device)
         out = self.product(rows, rows, index, index, len(rows), 'aggregate')
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], self.out_type.dim)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'

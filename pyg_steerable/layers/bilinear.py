@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..fields import FieldType, check_same_group
 from ..intertwiners import bilinear_basis
 from ..ops import Path, contract, dense_kernel
 from .constants import ConstantModule
+from .reach import MAX_MAP, warn_unreached
 
 
 class Bilinear(ConstantModule):
@@ -30,11 +30,14 @@ class Bilinear(ConstantModule):
         u_type, v_type, w_type (FieldType): The types, of one group.
 
     Raises:
-        ValueError: If the types belong to different groups.
+        ValueError: If the types belong to different groups or the map would
+            be too large.
     """
     def __init__(self, u_type: FieldType, v_type: FieldType,
                  w_type: FieldType):
         super().__init__()
+        u_type, v_type, w_type = (FieldType.wrap(t)
+                                  for t in (u_type, v_type, w_type))
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
         self.paths: list[Path] = []
@@ -47,14 +50,27 @@ class Bilinear(ConstantModule):
                         self.paths.append(
                             Path(su.start, mu, u.dim, sv.start, mv, v.dim,
                                  sw.start, mw, w.dim, len(Q)))
-        self.weight = Parameter(torch.empty(sum(p.numel for p in self.paths)))
+        size = sum(p.numel for p in self.paths)
+        if size > MAX_MAP:
+            raise ValueError(f'Expected types of at most {MAX_MAP} weights '
+                             f'(got {size} for {u_type}, {v_type} -> '
+                             f'{w_type})')
+        self.register_weights('weight', size)
         self.reset_parameters()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.u_type.dim and self.v_type.dim:
+            warn_unreached(type(self).__name__, self.unreached, self.w_type,
+                           f'{self.u_type} and {self.v_type}')
 
     def reset_parameters(self):
         """Draws the weights for unit variance."""
         fan: dict[int, int] = {}
         for p in self.paths:
             fan[p.w] = fan.get(p.w, 0) + p.s * p.mu * p.mv
+        if self.weight is None:
+            return
         with torch.no_grad():
             torch.nn.init.normal_(self.weight)
             for p, W in zip(self.paths,
@@ -66,27 +82,55 @@ class Bilinear(ConstantModule):
         """The maps Q of all paths, each [s, dw, du, dv]."""
         return [getattr(self, f'Q{i}') for i in range(len(self.paths))]
 
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no path
+        leads to: they are zero, whatever the weights.
+        """
+        reached = {p.w for p in self.paths}
+        return [block for block, s in zip(self.w_type.blocks,
+                                          self.w_type.slices)
+                if s.start not in reached]
+
     def forward(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                 num_dst: int, order: str = 'auto',
                 weight: Tensor | None = None) -> Tensor:
         r"""Sums :math:`B(h_e \otimes x_{src(e)})` at the targets, see
         :func:`pyg_steerable.ops.contract`; with other weights than its own
-        if they are given.
+        if they are given. Sums are taken in at least float32.
 
         Shapes:
             - **h:** :math:`[E, d_U]`, **x:** :math:`[N_{src}, d_V]`,
-              **output:** :math:`[N_{dst}, d_W]`
+              **output:** :math:`[N_{dst}, d_W]`, in the dtype of the weights
+
+        Raises:
+            ValueError: If shapes do not fit or an index is out of range.
         """
+        self.u_type.check(h, 'h')
+        self.v_type.check(x, 'x')
         weight = self.weight if weight is None else weight
+        if weight is None:  # no path, no weights
+            weight = h.new_zeros(0)
         return contract(h, x, src, dst, num_dst, weight, self.bases,
                         self.paths, self.w_type.dim, order)
 
     def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
         r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
+        self.u_type.check(h, 'h')
         weight = self.weight if weight is None else weight
+        if weight is None:
+            return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
         return dense_kernel(h, weight, self.bases, self.paths,
                             self.v_type.dim, self.w_type.dim)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '
                 f'{self.w_type}, paths={len(self.paths)})')
+
+
+class BilinearTerm(Bilinear):
+    """A bilinear map inside a layer, which itself warns of what nothing
+    reaches.
+    """
+    def _warn(self) -> None:
+        pass

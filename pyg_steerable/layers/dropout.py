@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from .constants import ConstantModule
 from .norm import field_index
@@ -19,16 +20,16 @@ class FieldDropout(ConstantModule):
         p (float, optional): (default: :obj:`0.5`)
 
     Shapes:
-        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
+          of the input
 
     Raises:
         ValueError: If :obj:`p` is no probability or the width differs.
     """
     def __init__(self, field_type: FieldType, p: float = 0.5):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"Expected 'p' in [0, 1) (got {p})")
-        self.field_type, self.p = FieldType.wrap(field_type), p
+        self.field_type = FieldType.wrap(field_type)
+        self.p = checks.real('p', p, 0., below=1.)
         self.register_constant('index', field_index(self.field_type))
 
     def forward(self, x: Tensor) -> Tensor:

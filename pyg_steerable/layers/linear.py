@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..intertwiners import linear_basis
+from ..ops.precision import as_weights
 from .constants import ConstantModule
+from .reach import MAX_MAP, warn_unreached
 
 _TRIVIAL = '0e'
 
@@ -31,11 +33,12 @@ class Linear(ConstantModule):
         bias (bool, optional): (default: :obj:`True`)
 
     Shapes:
-        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`
+        - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`,
+          in the dtype of the weights (under autocast in that of autocast)
 
     Raises:
-        ValueError: If the types belong to different groups or the input has
-            another width.
+        ValueError: If the types belong to different groups, the map would
+            be too large, or the input has another width.
     """
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  bias: bool = True):
@@ -43,37 +46,67 @@ class Linear(ConstantModule):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = FieldType.wrap(out_type)
         check_same_group(self.in_type, self.out_type)
+        checks.flag('bias', bias)
+        if self.in_type.dim * self.out_type.dim > MAX_MAP:
+            raise ValueError(f"Expected 'in_type' and 'out_type' of a matrix "
+                             f"of at most {MAX_MAP} numbers (got "
+                             f"{self.out_type.dim} x {self.in_type.dim})")
         self._fan_in = _Fans()
         entry, weight, value = _expansion(self.in_type, self.out_type,
                                           self._fan_in)
         self.register_constant('entry', entry)  # where in the matrix
         self.register_constant('term', weight)  # which weight
         self.register_constant('value', value)  # times what
-        self.weight = Parameter(torch.empty(self._fan_in.numel))
+        self.register_weights('weight', self._fan_in.numel)
         if bias:
             basis = invariant_vectors(self.out_type)
             self.register_constant('bias_basis', basis)
-            self.bias = Parameter(torch.empty(basis.shape[1]))
+            self.register_weights('bias', basis.shape[1])
         else:
             self.register_parameter('bias', None)
         self.reset_parameters()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.in_type.dim:  # nobody expects anything from nothing
+            warn_unreached(type(self).__name__, self.unreached,
+                           self.out_type, f'{self.in_type}')
+
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that neither
+        weights nor bias lead to: they are zero.
+        """
+        reached = torch.zeros(self.out_type.dim, dtype=torch.bool,
+                              device='cpu')
+        reached[self._exact['entry'] // max(1, self.in_type.dim)] = True
+        if self.bias is not None:
+            reached |= self._exact['bias_basis'].any(1)
+        return [block for block, s in zip(self.out_type.blocks,
+                                          self.out_type.slices)
+                if not reached[s].any()]
 
     def reset_parameters(self):
         """Draws the weights for unit variance, and no bias."""
         with torch.no_grad():
-            self._fan_in.draw(self.weight)
+            if self.weight is not None:
+                self._fan_in.draw(self.weight)
             if self.bias is not None:
                 self.bias.zero_()
 
     def matrix(self) -> Tensor:
         r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
         size = self.out_type.dim * self.in_type.dim
-        terms = self.weight[self.term] * self.value
-        flat = terms.new_zeros(size).index_add(0, self.entry, terms)
+        if self.weight is None:
+            flat = self.value.new_zeros(size)
+        else:
+            terms = self.weight[self.term] * self.value
+            flat = terms.new_zeros(size).index_add(0, self.entry, terms)
         return flat.view(self.out_type.dim, self.in_type.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         self.in_type.check(x, 'x')
+        x = as_weights(x, self.value.dtype)
         bias = None
         if self.bias is not None:
             bias = self.bias_basis @ self.bias
@@ -81,6 +114,14 @@ class Linear(ConstantModule):
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
+
+
+class LinearTerm(Linear):
+    """A linear map that is one term of a sum: other terms may reach the
+    fields that it does not.
+    """
+    def _warn(self) -> None:
+        pass
 
 
 class _Fans:

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from .. import checks
 from ..fields import FieldType
+from ..ops.precision import at_least_float32, full_precision
 from .constants import ConstantModule
 from .linear import invariant_vectors
 
@@ -28,6 +30,34 @@ def field_mean(field_type: FieldType) -> Tensor:
     return mean
 
 
+class RunningStatistics(_BatchNorm):
+    """Where a norm keeps its statistics, and what torch's tools look for:
+    :func:`torch.optim.swa_utils.update_bn` averages them anew, and
+    :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm` puts a
+    :class:`torch.nn.SyncBatchNorm` in its place, which tells the norm to
+    take them over all processes. It is never called.
+    """
+    def __init__(self, scalars: int, fields: int, momentum: float | None):
+        super().__init__(fields, momentum=momentum, affine=False)
+        dtype = at_least_float32(self.running_var)
+        self.running_mean = torch.zeros(scalars, dtype=dtype)
+        self.running_var = torch.ones(fields, dtype=dtype)
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes, differentiable any number of times."""
+    @staticmethod
+    def forward(ctx, x: Tensor, group) -> Tensor:
+        ctx.group = group
+        x = x.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(x, group=group)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _AllReduce.apply(grad, ctx.group), None
+
+
 class FieldBatchNorm(ConstantModule):
     r"""Batch normalisation of whole fields,
 
@@ -43,10 +73,19 @@ class FieldBatchNorm(ConstantModule):
     and of the field batch-norm of `"3D Steerable CNNs"
     <https://arxiv.org/abs/1807.02547>`_.)
 
+    Statistics are taken and kept in at least float32: also those of half
+    precision inputs, under autocast, and after :obj:`.half()`. Inputs without
+    rows leave them alone. They live in :obj:`norm.stats`, where PyTorch's
+    tools find them: :func:`torch.optim.swa_utils.update_bn` averages them
+    over a data set, and after
+    :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm` those of a batch are
+    taken over the rows of all processes, on any device.
+
     Args:
         field_type (FieldType): The type of input and output.
         eps (float, optional): (default: :obj:`1e-5`)
-        momentum (float, optional): Of the running statistics.
+        momentum (float, optional): Of the running statistics; :obj:`None`
+            for the average over all batches since the last reset.
             (default: :obj:`0.1`)
         affine (bool, optional): Learn :math:`\gamma, \beta`.
             (default: :obj:`True`)
@@ -56,65 +95,158 @@ class FieldBatchNorm(ConstantModule):
             CNNs". (default: :obj:`"component"`)
 
     Shapes:
-        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`
+        - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
+          of the input
 
     Raises:
-        ValueError: If the input has another width, or there is no such
-            normalisation.
+        ValueError: If the input has another width, or an option has no
+            meaning.
     """
     def __init__(self, field_type: FieldType, eps: float = 1e-5,
-                 momentum: float = 0.1, affine: bool = True,
+                 momentum: float | None = 0.1, affine: bool = True,
                  normalization: str = 'component'):
         super().__init__()
-        if normalization not in ('component', 'norm'):
-            raise ValueError(f"Expected 'normalization' to be 'component' or "
-                             f"'norm' (got {normalization!r})")
+        checks.choice('normalization', normalization, ('component', 'norm'))
         self.field_type = field_type = FieldType.wrap(field_type)
-        self.eps, self.momentum, self.affine = eps, momentum, affine
+        self.eps = checks.real('eps', eps, 0.)
+        self.affine = checks.flag('affine', affine)
+        if momentum is not None:
+            momentum = checks.real('momentum', momentum, 0., 1.)
         self.register_constant('index', field_index(field_type))
         mean = field_mean(field_type)
         self.register_constant('size_of', mean if normalization == 'component'
                                else mean.sign())
         self.register_constant('invariant', invariant_vectors(field_type))
         fields, scalars = field_type.num_fields, self.invariant.shape[1]
-        self.weight = Parameter(torch.empty(fields)) if affine else None
-        self.bias = Parameter(torch.empty(scalars)) if affine else None
-        self.register_buffer('running_mean', torch.zeros(scalars))
-        self.register_buffer('running_var', torch.ones(fields))
+        self.register_weights('weight', fields if affine else 0)
+        self.register_weights('bias', scalars if affine else 0)
+        self.stats = RunningStatistics(scalars, fields, momentum)
+        self.keep_in_full('stats.running_mean', 'stats.running_var')
         self.reset_parameters()
+
+    # Statistics ############################################################
+
+    @property
+    def running_mean(self) -> Tensor:
+        """The running means of the invariant parts."""
+        return self.stats.running_mean
+
+    @property
+    def running_var(self) -> Tensor:
+        """The running variances of the fields."""
+        return self.stats.running_var
+
+    @property
+    def momentum(self) -> float | None:
+        """The momentum of the running statistics."""
+        return self.stats.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self.stats.momentum = value
 
     def reset_parameters(self):
         """Forgets the statistics and learned scales."""
-        self.running_mean.zero_()
-        self.running_var.fill_(1.)
-        if self.affine:
+        self.stats.running_mean.zero_()
+        self.stats.running_var.fill_(1.)
+        self.stats.num_batches_tracked.zero_()
+        if self.weight is not None:
             torch.nn.init.ones_(self.weight)
+        if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Sets the statistics to those of the given rows."""
+        self.field_type.check(x, 'x')
+        mean, var = self._moments(x, 1, None)
+        self.stats.running_mean.copy_(mean)
+        self.stats.running_var.copy_(var)
+        self.stats.num_batches_tracked.zero_()
+
+    def freeze(self) -> None:
+        """Makes the statistics constants, for training and for PyTorch's
+        tools: those of a norm that always sees the same rows.
+        """
+        fixed = torch.nn.Module()
+        for name, value in self.stats.named_buffers():
+            fixed.register_buffer(name, value)
+        fixed.momentum = self.momentum
+        self.stats = fixed
 
     def _statistics(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
         """Means and variances, with the components along a dimension."""
-        others = [i for i in range(x.dim()) if i != dim]
-        if not self.training or x.numel() == 0:
-            return self.running_mean, self.running_var
-        mean = x.mean(others) @ self.invariant
-        shift = self.invariant @ mean
-        centred = x - shift.view([-1] + (x.dim() - dim - 1) * [1])
-        var = centred.square().mean(others) @ self.size_of
+        stats = self.stats
+        if not (isinstance(stats, _BatchNorm) and stats.training):
+            return stats.running_mean, stats.running_var
+        processes = self._processes()
+        if x.numel() == 0 and processes is None:
+            return stats.running_mean, stats.running_var
+        mean, var = self._moments(x, dim, processes)
         with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype),
-                                    self.momentum)
-            self.running_var.lerp_(var.to(self.running_var.dtype),
-                                   self.momentum)
+            stats.num_batches_tracked.add_(1)
+            for running, new in ((stats.running_mean, mean),
+                                 (stats.running_var, var)):
+                step = stats.momentum
+                if step is None:
+                    step = 1 / stats.num_batches_tracked.to(running.dtype)
+                running.lerp_(new.to(running.dtype), step)
+        return mean, var
+
+    def _processes(self):
+        """The processes to take statistics over, if more than this one."""
+        if (not isinstance(self.stats, torch.nn.SyncBatchNorm)
+                or not torch.distributed.is_initialized()):
+            return None
+        group = self.stats.process_group or torch.distributed.group.WORLD
+        return group if torch.distributed.get_world_size(group) > 1 else None
+
+    def _moments(self, x: Tensor, dim: int, processes
+                 ) -> tuple[Tensor, Tensor]:
+        """Means, and variances about them, in two passes."""
+        others = [i for i in range(x.dim()) if i != dim]
+        with full_precision(x):
+            x = x.to(at_least_float32(x, self.running_var))
+            invariant = self.invariant.to(x.dtype)
+            if processes is None:
+                def average(t):
+                    return t.mean(others)
+            else:
+                rows = x.new_tensor(x.numel() // max(1, x.shape[dim]))
+                rows = _AllReduce.apply(rows, processes).clamp(min=1)
+
+                def average(t):
+                    return _AllReduce.apply(t.sum(others), processes) / rows
+
+            mean = average(x) @ invariant
+            shift = invariant @ mean
+            centred = x - shift.view([-1] + (x.dim() - dim - 1) * [1])
+            var = average(centred.square()) @ self.size_of.to(x.dtype)
         return mean, var
 
     def forward(self, x: Tensor) -> Tensor:
         self.field_type.check(x, 'x')
+        if not self.field_type.dim:
+            return x
         mean, var = self._statistics(x.reshape(-1, x.shape[-1]))
-        scale = (var + self.eps).rsqrt()
-        if self.affine:
-            scale = scale * self.weight
-        out = (x - self.invariant @ mean) * scale[self.index]
-        return out + self.invariant @ self.bias if self.affine else out
+        with full_precision(x):
+            dtype = at_least_float32(x, var)
+            invariant = self.invariant.to(dtype)
+            scale = (var.to(dtype) + self.eps).rsqrt()
+            if self.weight is not None:
+                scale = scale * self.weight
+            out = (x - invariant @ mean.to(dtype)) * scale[self.index]
+            if self.bias is not None:
+                out = out + invariant @ self.bias.to(dtype)
+        return out.to(x.dtype)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Where the statistics once were.
+        for name in ('running_mean', 'running_var'):
+            value = state_dict.pop(prefix + name, None)
+            if value is not None:
+                state_dict[f'{prefix}stats.{name}'] = value
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.field_type})'

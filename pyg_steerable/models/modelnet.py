@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import global_mean_pool
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
-from ..kernels.basis import positive_int
 from ..layers import (
     FieldBatchNorm,
     InvariantReadout,
@@ -36,7 +36,7 @@ class _Encoder(torch.nn.Module):
         if not ratios or not all(0 < r <= 1 for r in ratios):
             raise ValueError(f"Expected 'ratios' to be numbers in (0, 1], "
                              f"one for each convolution (got {ratios})")
-        self.ratios, self.k = tuple(ratios), positive_int('k', k)
+        self.ratios, self.k = tuple(ratios), checks.integer('k', k)
         self.sampling = sampling
         group = Group.wrap(group)
         position = FieldType('1o', group)
@@ -76,7 +76,7 @@ class _Encoder(torch.nn.Module):
         of clouds.
         """
         batch, size = read_batch(batch, pos, batch_size)
-        pos = pos.to(self.convs[0].lin.weight.dtype)
+        pos = pos.to(self.convs[0].kernel.scale.dtype)
         field = pos - global_mean_pool(pos, batch, size)[batch]
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "

@@ -14,11 +14,11 @@ from torch_geometric.typing import (
     Size,
 )
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..kernels import SteerableBasis
-from ..kernels.basis import positive
 from ..kernels.kernel import SteerableKernel
-from ..layers import Linear
+from ..layers.linear import LinearTerm
 from ..ops import ORDERS
 from .edges import as_pair, check_edges, read_edges
 
@@ -142,19 +142,20 @@ class SteerableConv(MessagePassing):
                 f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
         self.order, self.validate = order, validate
         self.root_weight = root_weight
-        num_neighbors = positive('num_neighbors', num_neighbors)
+        num_neighbors = checks.positive('num_neighbors', num_neighbors)
         # Half of the variance from the neighbours, half from the root.
         self._share = 0.5**0.5 if root_weight else 1.
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
         self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
                                       num_neighbors, gain)
-        self.lin = Linear(self.in_type if root_weight else none,
-                          self.out_type, bias=bias)
+        self.lin = LinearTerm(self.in_type if root_weight else none,
+                              self.out_type, bias=bias)
         self._scale_root()
 
     def _scale_root(self):
         with torch.no_grad():
-            self.lin.weight.mul_(self._share)
+            if self.lin.weight is not None:
+                self.lin.weight.mul_(self._share)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
@@ -240,7 +241,7 @@ class SteerableConv(MessagePassing):
         return torch.autocast(x.device.type, enabled=False)
 
     def _relative(self, pos_j: Tensor, pos_i: Tensor) -> Tensor:
-        return (pos_j - pos_i).to(self.lin.weight.dtype)
+        return (pos_j - pos_i).to(self.kernel.scale.dtype)
 
     def _attributes(self, edge_attr: OptTensor, attr_i: OptTensor,
                     attr_j: OptTensor) -> OptTensor:
@@ -251,7 +252,7 @@ class SteerableConv(MessagePassing):
             parts += [attr_i, attr_j]
         if not parts:
             return None
-        return torch.cat(parts, dim=-1).to(self.lin.weight.dtype)
+        return torch.cat(parts, dim=-1).to(self.kernel.scale.dtype)
 
     def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor,
                 edge_attr: OptTensor, edge_weight: OptTensor,

@@ -16,7 +16,7 @@ from ..graph.lattice_check import can_look
 from ..graph.stencil import check_fits, check_stencil
 from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
 from ..kernels.lattice import stencil_positions
-from ..layers import Linear
+from ..layers.linear import LinearTerm
 from ..layers.reach import warn_unreached
 from ..ops.lattice import lattice_conv
 from .conv import SteerableConv
@@ -136,8 +136,8 @@ class LatticeSteerableConv(MessagePassing):
             self._relative_positions(),
             self._share * self._gain())
         none = FieldType([], self.in_type.group)
-        self.lin = Linear(self.in_type if root_weight else none,
-                          self.out_type, bias=checks.flag('bias', bias))
+        self.lin = LinearTerm(self.in_type if root_weight else none,
+                              self.out_type, bias=checks.flag('bias', bias))
         self._scale_root()
         self._check_reached()
 
@@ -145,14 +145,8 @@ class LatticeSteerableConv(MessagePassing):
         """Fields that are always zero are named."""
         if not self.in_type.dim:
             return
-        basis = [] if self.lin.bias is None else self.lin.bias_basis
-        rows = torch.zeros(self.out_type.dim, dtype=torch.bool, device='cpu')
-        if len(basis):
-            rows = basis.any(1).cpu()
-        unreached = [
-            block for block, here in zip(self.out_type.blocks,
-                                         self.out_type.slices)
-            if block in self.kernel.unreached and not rows[here].any()]
+        unreached = [block for block in self.kernel.unreached
+                     if block in self.lin.unreached]
         if unreached and len(unreached) == len(self.out_type):
             raise ValueError(f"Expected an 'out_type' with fields that an "
                              f"equivariant kernel leads to from "

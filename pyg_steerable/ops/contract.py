@@ -24,10 +24,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from .operators import call_backward, call_forward
 from .paths import Path, cheapest_order, flatten
+from .precision import at_least_float32, full_precision
 from .reference import contract_reference
 
+#: More target nodes than this are a mistake.
+MAX_ROWS = 2**31 - 1
 ORDERS = ('auto', 'aggregate', 'source', 'reference')
 
 
@@ -60,25 +64,39 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
 
     Shapes:
         - **h:** :math:`[E, d_h]`, **x:** :math:`[N_{src}, d_{in}]`,
-          **output:** :math:`[N_{dst}, d_{out}]`
+          **output:** :math:`[N_{dst}, d_{out}]`, in the dtype of the weights;
+          sums are taken in at least float32
+
+    Raises:
+        ValueError: If shapes do not fit, or an index is out of range (seen
+            on the CPU).
     """
-    if order not in ORDERS:
-        raise ValueError(f"Expected 'order' to be one of {ORDERS} (got "
-                         f"'{order}')")
+    checks.choice('order', order, ORDERS)
+    # Sizes may be symbols while compiling, and stay so.
+    if not torch.compiler.is_compiling():
+        _check(h, x, src, dst, num_dst, weight, bases, paths, out_dim)
     if not paths:
-        return h.new_zeros(num_dst, out_dim)
+        return h.new_zeros(num_dst, out_dim, dtype=weight.dtype)
+    # Half precision, of a module or of what autocast has lowered, does not
+    # hold sums of products.
+    dtype = at_least_float32(weight)
+    h, x, full = h.to(dtype), x.to(dtype), weight.to(dtype)
+    with full_precision(h):
+        out = _contract(h, x, src, dst, num_dst, full, bases, paths, out_dim,
+                        order)
+    return out.to(weight.dtype)
+
+
+def _contract(h, x, src, dst, num_dst, weight, bases, paths, out_dim, order):
     if order == 'reference':
         return contract_reference(h, x, src, dst, num_dst, weight, bases,
                                   paths, out_dim)
     if order == 'auto':
         order = cheapest_order(h.shape[0], x.shape[0], num_dst, h.shape[-1],
                                x.shape[-1], out_dim, paths)
-    # Autocast may have lowered one of the factors.
-    h, x = h.to(weight.dtype), x.to(weight.dtype)
-    bases = [Q.to(weight.dtype) for Q in bases]
     if order == 'aggregate':
-        return call_forward(h, x, src, dst, num_dst, weight, bases,
-                             flatten(paths), out_dim)
+        return call_forward(h, x, src, dst, num_dst, weight,
+                            _pack(bases, weight), flatten(paths), out_dim)
     # The kernels act from the sources' side: the derivative, with respect to
     # its features, of the operator with the roles of V and W exchanged.
     mirrored = [p.transposed() for p in paths]
@@ -87,7 +105,48 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
         W.view(p.mw, -1, p.mv).transpose(0, 2).reshape(-1)
         for p, W in zip(paths, weights)
     ])
-    bases = [Q.transpose(1, 3).contiguous() for Q in bases]
+    bases = _pack([Q.transpose(1, 3) for Q in bases], weight)
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
     return call_backward(x, h, unused, dst, src, weight, bases,
-                          flatten(mirrored), [False, True, False])[1]
+                         flatten(mirrored), [False, True, False])[1]
+
+
+def _check(h, x, src, dst, num_dst, weight, bases, paths, out_dim) -> None:
+    """Raises an error unless everything fits together."""
+    for name, value, what in (('h', h, '[E, d_h]'), ('x', x, '[N, d_in]'),
+                              ('weight', weight, '[P]')):
+        checks.tensor(name, value)
+        checks.shaped(name, value, (None, ) * len(what.split()), what)
+    for name, value in (('num_dst', num_dst), ('out_dim', out_dim)):
+        if not isinstance(value, torch.SymInt):
+            checks.integer(name, value, 0, MAX_ROWS)
+    checks.indices('src', src, len(x), len(h), '[E], as many as rows of h')
+    checks.indices('dst', dst, num_dst, len(h), '[E], as many as rows of h')
+    if not all(isinstance(p, Path) for p in paths):
+        raise TypeError(f"Expected 'paths' to be a list of Path (got "
+                        f"{checks.show(paths)})")
+    if len(bases) != len(paths):
+        raise ValueError(f"Expected 'bases' to hold one tensor for each of "
+                         f"the {len(paths)} paths (got {len(bases)})")
+    if paths and weight.numel() != sum(p.numel for p in paths):
+        raise ValueError(f"Expected 'weight' of shape "
+                         f"[{sum(p.numel for p in paths)}], the weights of "
+                         f"all paths (got {list(weight.shape)})")
+    for Q, p in zip(bases, paths):
+        checks.tensor('bases', Q)
+        checks.shaped('bases', Q, (p.s, p.dw, p.du, p.dv), '[s, dw, du, dv]')
+    for name, width, reached in (
+            ('h', h.shape[1], [p.u + p.mu * p.du for p in paths]),
+            ('x', x.shape[1], [p.v + p.mv * p.dv for p in paths]),
+            ('out_dim', out_dim, [p.w + p.mw * p.dw for p in paths])):
+        if max(reached, default=0) > width:
+            raise ValueError(f"Expected '{name}' of a width of at least "
+                             f"{max(reached)}, where the paths lead (got "
+                             f"{width})")
+
+
+def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """All maps as one flat tensor: what takes lists of tensors is refused by
+    many a tool.
+    """
+    return torch.cat([Q.flatten() for Q in bases]).to(weight.dtype)

@@ -1,8 +1,11 @@
 """Paths: the couplings of blocks of fields, and what they cost."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 
 class Path(NamedTuple):
@@ -40,6 +43,13 @@ def parse(layout: Sequence[int]) -> list[Path]:
 def flatten(paths: Sequence[Path]) -> list[int]:
     """Paths as the plain list of integers that the operators take."""
     return [n for path in paths for n in path]
+
+
+def unpack(bases: Tensor, layout: Sequence[int]) -> list[Tensor]:
+    """The maps Q of all paths, each [s, dw, du, dv], of a flat tensor."""
+    shapes = [(p.s, p.dw, p.du, p.dv) for p in parse(layout)]
+    return [Q.view(shape) for Q, shape in zip(
+        bases.split([math.prod(shape) for shape in shapes]), shapes)]
 
 
 def cheapest_order(num_edges: int, num_src: int, num_dst: int, h_dim: int,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .paths import Path
+from .precision import at_least_float32, full_precision
 
 
 def _spans(paths: Sequence[Path], which: str,
@@ -30,8 +31,16 @@ def dense_kernel(h: Tensor, weight: Tensor, bases: Sequence[Tensor],
 
     Shapes:
         - **h:** :math:`[E, d_h]`, **weight:** :math:`[P]`,
-          **output:** :math:`[E, d_{out}, d_{in}]`
+          **output:** :math:`[E, d_{out}, d_{in}]`, in the dtype of the
+          weights, and summed in at least float32
     """
+    with full_precision(h):
+        dtype = at_least_float32(weight)
+        return _dense_kernel(h.to(dtype), weight.to(dtype), bases, paths,
+                             in_dim, out_dim).to(weight.dtype)
+
+
+def _dense_kernel(h, weight, bases, paths, in_dim, out_dim):
     weights = weight.split([p.numel for p in paths])
     blocks: dict[tuple[int, int], Tensor] = {}
     for p, W, Q in zip(paths, weights, bases):
@@ -60,6 +69,10 @@ def contract_reference(h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                        num_dst: int, weight: Tensor, bases: Sequence[Tensor],
                        paths: Sequence[Path], out_dim: int) -> Tensor:
     r"""The same as :func:`contract` through :func:`dense_kernel`."""
-    k = dense_kernel(h, weight, bases, paths, x.shape[-1], out_dim)
-    message = (k @ x[src, :, None]).squeeze(-1)
-    return h.new_zeros(num_dst, out_dim).index_add(0, dst, message)
+    dtype = at_least_float32(weight)
+    x, full = x.to(dtype), weight.to(dtype)
+    k = dense_kernel(h, full, bases, paths, x.shape[-1], out_dim)
+    with full_precision(x):
+        message = (k @ x[src, :, None]).squeeze(-1)
+    out = message.new_zeros(num_dst, out_dim).index_add(0, dst, message)
+    return out.to(weight.dtype)
