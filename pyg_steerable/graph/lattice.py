@@ -460,6 +460,8 @@ def voxel_to_graph(voxels: Tensor, kernel_size: int = 3, *,
         raise ValueError(f"Expected 'mask' of shape {list(voxels.shape[1:])} "
                          f"and dtype bool (got {list(mask.shape)} and "
                          f"{mask.dtype})")
+    checks.has_values('voxels', voxels, 'which voxels there are')
+    checks.has_values('mask', mask, 'which voxels there are')
     return lattice_graph(mask.nonzero(), voxels.shape[1:], voxels[:, mask].T,
                          kernel_size=kernel_size, **kwargs)
 

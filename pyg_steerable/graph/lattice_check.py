@@ -147,6 +147,8 @@ def lists_all(edges: LatticeEdges) -> bool:
     """Whether all edges are listed, each once."""
     size, *grid, s, t, p = edges.numbers
     total = size * math.prod(grid)
+    checks.memory('the voxels', 4 * total, f'A grid of {tuple(grid)} is too '
+                  f'large to have all of its voxels, stay with the graph')
     there = torch.zeros(total, device=edges.coord.device)
     there[voxel_number(edges.coord, edges.batch, grid)] = 1.
     ones = there.new_ones(1, 1, s, s, s)

@@ -27,6 +27,11 @@ PATHS = ('auto', 'graph', 'dense', 'reference')
 DENSE_ABOVE = 0.4
 
 
+def _one_more(x: Tensor, dim: int) -> Tensor:
+    """Zeros behind the last entry of a dimension."""
+    return F.pad(x, 2 * (x.dim() - 1 - dim) * (0, ) + (0, 1))
+
+
 def _like(x: Tensor, weight: Tensor) -> Tensor:
     """Features of the type of the kernel, unless autocast sees to it."""
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
@@ -210,9 +215,7 @@ class LatticeSteerableConv(MessagePassing):
         if lattice is None:
             self._check_voxels(x)
             self._check_fits(x)
-            weight = self.dense_weight()
-            return F.conv3d(_like(x, weight), weight, self.dense_bias(),
-                            self.stride, self.padding)
+            return self._on_voxels(F.conv3d, x, self.dense_weight())
         self._check_lattice(lattice)
         self._check_rows(x, len(lattice.coord))
         if self._wants_messages:
@@ -224,6 +227,17 @@ class LatticeSteerableConv(MessagePassing):
             return lattice.gather(voxels, targets=True)
         return self._add_bias(lattice_conv(x, self._matrices(),
                                            lattice.edges))
+
+    def _on_voxels(self, function, x: Tensor, weight: Tensor, *args
+                   ) -> Tensor:
+        x, bias = _like(x, weight), self.dense_bias()
+        if weight.numel():
+            return function(x, weight, bias, self.stride, self.padding, *args)
+        # conv3d does not know fields of no components: one more on each side.
+        x, weight = _one_more(x, 1), _one_more(_one_more(weight, 0), 1)
+        bias = None if bias is None else _one_more(bias, 0)
+        out = function(x, weight, bias, self.stride, self.padding, *args)
+        return out[:, :self.out_type.dim]
 
     def _prefers_voxels(self, lattice: LatticeData) -> bool:
         if self.order == 'dense' and not self._may_be_dense(lattice):
@@ -365,10 +379,9 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
         if lattice is None:
             self._check_voxels(x)
             self._check_fits(x)
-            weight = self.dense_weight().transpose(0, 1)
-            return F.conv_transpose3d(
-                _like(x, weight), weight, self.dense_bias(), self.stride,
-                self.padding, self._surplus(x.shape[2:], size))
+            return self._on_voxels(
+                F.conv_transpose3d, x, self.dense_weight().transpose(0, 1),
+                self._surplus(x.shape[2:], size))
         self._check_lattice(lattice)
         self._check_rows(x, lattice.num_targets)
         if self._wants_messages:
