@@ -229,12 +229,12 @@ def indices(name: str, value, size: int | None = None,
 
 
 def is_traced(value: Tensor) -> bool:
-    """Whether the tensor's values may not be looked at: a fake tensor or one
-    inside a transform of :mod:`torch.func`.
+    """Whether the tensor's values may not be looked at: a fake tensor, any
+    tensor beside fake ones, or one inside a transform of :mod:`torch.func`.
     """
-    from torch._subclasses.fake_tensor import is_fake
+    from torch._guards import detect_fake_mode
     return bool(torch._C._are_functorch_transforms_active()
-                or is_fake(value))
+                or detect_fake_mode(value) is not None)
 
 
 def same_device(**tensors: Tensor | None) -> None:

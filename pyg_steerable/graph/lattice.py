@@ -136,13 +136,13 @@ class LatticeData(Data):
     @property
     def num_targets(self) -> int:
         """The number of nodes of the output."""
-        return len(self.targets[0])
+        return self.targets[0].shape[0]  # (len() is no SymInt)
 
     @property
     def sources(self) -> tuple[Tensor, Tensor]:
         """Coordinates, and the lattice that each belongs to."""
         batch = self.get('batch')
-        return self.coord, (self.coord.new_zeros(len(self.coord))
+        return self.coord, (self.coord.new_zeros(self.coord.shape[0])
                             if batch is None else batch)
 
     @property
@@ -156,7 +156,7 @@ class LatticeData(Data):
     def occupancy(self) -> float:
         """Which part of all voxels the lattice has."""
         d, h, w = self.grid
-        return len(self.coord) / max(1, d * h * w * self.num_lattices)
+        return self.coord.shape[0] / (d * h * w * self.num_lattices)
 
     @property
     def edges(self) -> LatticeEdges:
@@ -229,7 +229,7 @@ class LatticeData(Data):
             - **x:** :math:`[N, C]`, **output:** :math:`[B, C, D, H, W]`
         """
         site, shape = self._sites(targets)
-        _check_rows(x, len(site))
+        _check_rows(x, site.shape[0])
         size = self.num_lattices * shape[0] * shape[1] * shape[2]
         checks.memory('the voxels', size * x.shape[1] * x.itemsize,
                       f'A grid of {shape} is too large to have all of its '
@@ -249,7 +249,7 @@ class LatticeData(Data):
         checks.shaped('voxels', voxels, (self.num_lattices, None, *shape),
                       f'[{self.num_lattices}, C, '
                       f'{", ".join(map(str, shape))}]')
-        flat = voxels.permute(0, 2, 3, 4, 1).reshape(-1, voxels.shape[1])
+        flat = voxels.permute(0, 2, 3, 4, 1).flatten(0, 3)
         return flat.index_select(0, site)
 
     def _sites(self, targets: bool):
@@ -401,7 +401,7 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
 
 def _check_rows(x: Tensor, size: int) -> None:
     checks.tensor('x', x, NUMBERS, 'a tensor of features')
-    if x.dim() != 2 or len(x) != size:
+    if x.dim() != 2 or x.shape[0] != size:
         raise ValueError(f"Expected 'x' of shape [{size}, C], one row for "
                          f"each voxel (got {list(x.shape)})")
 

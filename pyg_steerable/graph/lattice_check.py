@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
+from torch._guards import detect_fake_mode
 from torch.nn import functional as F
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
@@ -49,7 +49,7 @@ class Checked:
 def can_look(value: Tensor) -> bool:
     """Whether the tensor's values may be looked at."""
     return not (torch.compiler.is_compiling() or value.is_meta
-                or is_fake(value)
+                or detect_fake_mode(value) is not None
                 or torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
@@ -88,9 +88,9 @@ def _voxels(name: str, coord, batch_name: str, batch, grid, size: int):
         if size > 1:
             raise ValueError(f"Expected '{batch_name}' for {size} lattices "
                              f"(got none)")
-        batch = coord.new_zeros(len(coord))
-    batch = checks.indices(batch_name, batch, size, len(coord),
-                           f'[{len(coord)}]')
+        batch = coord.new_zeros(coord.shape[0])
+    batch = checks.indices(batch_name, batch, size, coord.shape[0],
+                           f'[{coord.shape[0]}]')
     checks.same_device(**{name: coord, batch_name: batch})
     if not can_look(coord) or not len(coord):
         return coord, batch
@@ -119,10 +119,11 @@ def _check_listed(stencil: Stencil, fine, coarse, edge_index, edge_offset
     checks.tensor('edge_index', edge_index, checks.INTEGERS,
                   'a tensor of integers')
     checks.shaped('edge_index', edge_index, (2, None), '[2, E]')
-    src = checks.indices('edge_index', edge_index[0], len(fine[0]))
-    dst = checks.indices('edge_index', edge_index[1], len(coarse[0]))
+    src = checks.indices('edge_index', edge_index[0], fine[0].shape[0])
+    dst = checks.indices('edge_index', edge_index[1], coarse[0].shape[0])
     offset = checks.indices('edge_offset', edge_offset, stencil.num_offsets,
-                            len(src), f'[{len(src)}], one for each edge')
+                            src.shape[0],
+                            f'[{src.shape[0]}], one for each edge')
     checks.same_device(coord=fine[0], edge_index=src, edge_offset=offset)
     if not can_look(src):
         return

@@ -70,7 +70,7 @@ class LatticeGate(Gate):
             f = f.unflatten(1, (mul, dim)) * gates[:, first:first + mul]
             out.append(f.flatten(1, 2))
             first += mul
-        return torch.cat(out, dim=1)
+        return torch.cat(out, dim=1) if out else x  # no fields
 
 
 class LatticeDropout(FieldDropout):
@@ -97,13 +97,13 @@ class LatticeDropout(FieldDropout):
             return x
         if lattice is not None:
             check_lattice(lattice)
-        size = len(x) if lattice is None else lattice.num_lattices
+        size = x.shape[0] if lattice is None else lattice.num_lattices
         keep = super().forward(x.new_ones(size, self.field_type.dim))
         if lattice is None:
             return x * keep[..., None, None, None]
         batch = lattice.edges.batch_dst
-        checks.shaped('x', x, (len(batch), None),
-                      f"[{len(batch)}, d], one row for each voxel of the "
+        checks.shaped('x', x, (batch.shape[0], None),
+                      f"[{batch.shape[0]}, d], one row for each voxel of the "
                       f"lattice's output")
         return x * keep[batch]
 
@@ -177,7 +177,7 @@ class LatticeNormConv(LatticeSteerableConv):
         if lattice is None:
             self._check_voxels(x)
         else:
-            self._check_rows(x, len(x))
+            self._check_rows(x, x.shape[0])
         try:
             self._folded = self._fold(x)
             return super().forward(x, lattice)

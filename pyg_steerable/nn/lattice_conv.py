@@ -19,6 +19,7 @@ from ..kernels.lattice import stencil_positions
 from ..layers.linear import LinearTerm
 from ..layers.reach import warn_unreached
 from ..ops.lattice import lattice_conv
+from ..ops.precision import as_weights
 from .conv import SteerableConv
 
 PATHS = ('auto', 'graph', 'dense', 'reference')
@@ -30,13 +31,6 @@ DENSE_ABOVE = 0.4
 def _one_more(x: Tensor, dim: int) -> Tensor:
     """Zeros behind the last entry of a dimension."""
     return F.pad(x, 2 * (x.dim() - 1 - dim) * (0, ) + (0, 1))
-
-
-def _like(x: Tensor, weight: Tensor) -> Tensor:
-    """Features of the type of the kernel, unless autocast sees to it."""
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
-        return x
-    return x.to(weight.dtype)
 
 
 class LatticeSteerableConv(MessagePassing):
@@ -217,7 +211,7 @@ class LatticeSteerableConv(MessagePassing):
             self._check_fits(x)
             return self._on_voxels(F.conv3d, x, self.dense_weight())
         self._check_lattice(lattice)
-        self._check_rows(x, len(lattice.coord))
+        self._check_rows(x, lattice.coord.shape[0])
         if self._wants_messages:
             return self._sum_messages(
                 x, self._listed(lattice), lattice.edge_offset,
@@ -230,7 +224,7 @@ class LatticeSteerableConv(MessagePassing):
 
     def _on_voxels(self, function, x: Tensor, weight: Tensor, *args
                    ) -> Tensor:
-        x, bias = _like(x, weight), self.dense_bias()
+        x, bias = as_weights(x, weight.dtype), self.dense_bias()
         if weight.numel():
             return function(x, weight, bias, self.stride, self.padding, *args)
         # conv3d does not know fields of no components: one more on each side.
@@ -301,7 +295,7 @@ class LatticeSteerableConv(MessagePassing):
 
     def _check_rows(self, x: Tensor, expected: int) -> None:
         checks.tensor('x', x, NUMBERS, 'a tensor of features')
-        if x.dim() != 2 or len(x) != expected:
+        if x.dim() != 2 or x.shape[0] != expected:
             raise ValueError(f"Expected 'x' of shape [{expected}, "
                              f"{self.in_type.dim}], one row for each voxel "
                              f"(got {list(x.shape)})")

@@ -61,8 +61,9 @@ class LatticeFilter(ConstantModule):
             return self._along_axes(x)
         check_lattice(lattice)
         checks.tensor('x', x, what='a tensor of features')
-        checks.shaped('x', x, (len(lattice.coord), None),
-                      f'[{len(lattice.coord)}, C], one row for each voxel')
+        rows = lattice.coord.shape[0]
+        checks.shaped('x', x, (rows, None),
+                      f'[{rows}, C], one row for each voxel')
         has = lattice.geometry
         wanted = (self.kernel_size, self.stride, self.padding)
         if (has.kernel_size, has.stride, has.padding) != wanted:
@@ -195,8 +196,8 @@ class LatticeGlobalPool(torch.nn.Module):
         check_lattice(lattice)
         checks.tensor('x', x, what='a tensor of features')
         batch = lattice.edges.batch_dst
-        checks.shaped('x', x, (len(batch), None),
-                      f"[{len(batch)}, C], one row for each voxel of the "
+        checks.shaped('x', x, (batch.shape[0], None),
+                      f"[{batch.shape[0]}, C], one row for each voxel of the "
                       f"lattice's output")
         return scatter(x.to(at_least_float32(x)), batch, 0,
                        lattice.num_lattices, self.reduce).to(x.dtype)

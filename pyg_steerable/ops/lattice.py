@@ -130,7 +130,7 @@ def _convolve(x: Tensor, weight: Tensor, coord: Tensor, batch: Tensor,
 
 def _new_output(x, weight, coord, coord_dst, transposed):
     width = x.shape[1] if weight.dim() == 1 else weight.shape[2]
-    return x.new_zeros(len(coord if transposed else coord_dst), width)
+    return x.new_zeros((coord if transposed else coord_dst).shape[0], width)
 
 
 @_convolve.register_fake
