@@ -110,7 +110,7 @@ def test_number_of_kernels(cutoff, kernel_size):
 
 def test_shells_are_those_of_the_paper():
     basis = lattice_harmonics('SO(3)', 5, 6).double()
-    assert basis.centres.tolist() == [0., 1., 2.]
+    assert (basis.centres * basis.radius).tolist() == [0., 1., 2.]
     assert basis.band_limit == [0, 3, 5]
     h = basis(stencil_positions(5))
     r2 = stencil_positions(5).square().sum(1)
