@@ -9,6 +9,9 @@ from ..fields import FieldType
 from ..layers.constants import ConstantModule
 from ..representations import MAX_DEGREE
 
+#: More channels, layers or shells than this are a mistake.
+MAX_COUNT = 10000
+
 
 class SteerableBasis(ConstantModule):
     r"""A map from relative positions and attributes to fields,
@@ -90,6 +93,15 @@ class SteerableBasis(ConstantModule):
 def degree(name: str, value: int, least: int = 0) -> int:
     """A degree that there are harmonics of."""
     return checks.integer(name, value, least, MAX_DEGREE)
+
+
+def count(name: str, value: int, least: int = 1) -> int:
+    """A number of channels, layers or shells that is no mistake."""
+    value = checks.integer(name, value, least)
+    if value > MAX_COUNT:
+        raise ValueError(f"Expected '{name}' to be at most {MAX_COUNT} (got "
+                         f"{value})")
+    return value
 
 
 def typical_inputs(basis: SteerableBasis, n: int = 1000):

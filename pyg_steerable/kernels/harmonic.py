@@ -11,10 +11,7 @@ from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..ops.precision import at_least_float32
-from .basis import SteerableBasis, degree
-
-#: More shells than this are a mistake.
-MAX_SHELLS = 10000
+from .basis import SteerableBasis, count, degree
 
 
 class HarmonicBasis(SteerableBasis):
@@ -61,12 +58,9 @@ class HarmonicBasis(SteerableBasis):
         super().__init__()
         group = Group.wrap(group)
         self.max_degree = degree('max_degree', max_degree)
-        self.shells = checks.integer('shells', shells)
+        self.shells = count('shells', shells)
         self.set_radius(radius)
         max_degree, shells = self.max_degree, self.shells
-        if shells > MAX_SHELLS:
-            raise ValueError(f"Expected 'shells' to be at most {MAX_SHELLS} "
-                             f"(got {shells})")
         if band_limit is None:
             band_limit = [0] + (shells - 1) * [max_degree] if shells > 1 \
                 else [max_degree]

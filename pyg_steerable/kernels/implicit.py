@@ -11,7 +11,7 @@ from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
 from ..ops.precision import at_least_float32, full_precision
-from .basis import SteerableBasis, degree
+from .basis import SteerableBasis, count, degree
 
 
 class ImplicitBasis(SteerableBasis):
@@ -65,8 +65,8 @@ class ImplicitBasis(SteerableBasis):
                  activation=NormGate):
         super().__init__()
         group = Group.wrap(group)
-        checks.integer('hidden', hidden)
-        checks.integer('num_layers', num_layers, 2)
+        count('hidden', hidden)
+        count('num_layers', num_layers, 2)
         self.max_degree = degree('max_degree', max_degree, 1)
         self.set_radius(radius)
         if not callable(activation):

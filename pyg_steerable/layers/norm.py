@@ -33,15 +33,25 @@ def field_mean(field_type: FieldType) -> Tensor:
 class RunningStatistics(_BatchNorm):
     """Where a norm keeps its statistics, and what torch's tools look for:
     :func:`torch.optim.swa_utils.update_bn` averages them anew, and
-    :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm` puts a
-    :class:`torch.nn.SyncBatchNorm` in its place, which tells the norm to
-    take them over all processes. It is never called.
+    :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm` asks for those of
+    all processes. It is never called.
     """
     def __init__(self, scalars: int, fields: int, momentum: float | None):
         super().__init__(fields, momentum=momentum, affine=False)
         dtype = at_least_float32(self.running_var)
         self.running_mean = torch.zeros(scalars, dtype=dtype)
         self.running_var = torch.ones(fields, dtype=dtype)
+
+
+class SharedStatistics(RunningStatistics):
+    """Those of all processes, in place of a :class:`torch.nn.SyncBatchNorm`,
+    which holds buffers that are taken over.
+    """
+    def __init__(self, other: torch.nn.SyncBatchNorm):
+        super().__init__(0, 0, other.momentum)
+        self._buffers.update(other._buffers)
+        self.process_group = other.process_group
+        self.training = other.training
 
 
 class _AllReduce(torch.autograd.Function):
@@ -126,6 +136,15 @@ class FieldBatchNorm(ConstantModule):
 
     # Statistics ############################################################
 
+    def add_module(self, name: str, module: torch.nn.Module | None) -> None:
+        """What a conversion of batch norms puts in place of the statistics
+        only says that they are to be shared. (As such it would be called on
+        GPUs only, says DistributedDataParallel.)
+        """
+        if isinstance(module, torch.nn.SyncBatchNorm):
+            module = SharedStatistics(module)
+        super().add_module(name, module)
+
     @property
     def running_mean(self) -> Tensor:
         """The running means of the invariant parts."""
@@ -195,7 +214,8 @@ class FieldBatchNorm(ConstantModule):
 
     def _processes(self):
         """The processes to take statistics over, if more than this one."""
-        if (not isinstance(self.stats, torch.nn.SyncBatchNorm)
+        if (not isinstance(self.stats, SharedStatistics)
+                or not torch.distributed.is_available()
                 or not torch.distributed.is_initialized()):
             return None
         group = self.stats.process_group or torch.distributed.group.WORLD

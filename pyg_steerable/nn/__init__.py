@@ -25,6 +25,7 @@ from .lattice_block import (
 )
 from .lattice_conv import LatticeSteerableConv, LatticeSteerableConvTranspose
 from .lattice_pool import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
+from .param_groups import param_groups
 from .pool import (
                    GlobalPool,
                    NormMaxPool,
@@ -67,4 +68,5 @@ __all__ = [
     'hierarchy',
     'Level',
     'calibrate',
+    'param_groups',
 ]

@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from .arguments import check_edges, check_maps
 from .operators import call_backward, call_forward
 from .paths import Path, cheapest_order, flatten
 from .precision import at_least_float32, full_precision
 from .reference import contract_reference
 
-#: More target nodes than this are a mistake.
-MAX_ROWS = 2**31 - 1
 ORDERS = ('auto', 'aggregate', 'source', 'reference')
 
 
@@ -72,9 +71,8 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
             on the CPU).
     """
     checks.choice('order', order, ORDERS)
-    # Sizes may be symbols while compiling, and stay so.
-    if not torch.compiler.is_compiling():
-        _check(h, x, src, dst, num_dst, weight, bases, paths, out_dim)
+    check_maps(h, weight, bases, paths, x, out_dim)
+    check_edges(h, x, src, dst, num_dst)
     if not paths:
         return h.new_zeros(num_dst, out_dim, dtype=weight.dtype)
     # Half precision, of a module or of what autocast has lowered, does not
@@ -109,40 +107,6 @@ def _contract(h, x, src, dst, num_dst, weight, bases, paths, out_dim, order):
     unused = x.new_zeros(1, 1).expand(num_dst, out_dim)
     return call_backward(x, h, unused, dst, src, weight, bases,
                          flatten(mirrored), [False, True, False])[1]
-
-
-def _check(h, x, src, dst, num_dst, weight, bases, paths, out_dim) -> None:
-    """Raises an error unless everything fits together."""
-    for name, value, what in (('h', h, '[E, d_h]'), ('x', x, '[N, d_in]'),
-                              ('weight', weight, '[P]')):
-        checks.tensor(name, value)
-        checks.shaped(name, value, (None, ) * len(what.split()), what)
-    for name, value in (('num_dst', num_dst), ('out_dim', out_dim)):
-        if not isinstance(value, torch.SymInt):
-            checks.integer(name, value, 0, MAX_ROWS)
-    checks.indices('src', src, len(x), len(h), '[E], as many as rows of h')
-    checks.indices('dst', dst, num_dst, len(h), '[E], as many as rows of h')
-    if not all(isinstance(p, Path) for p in paths):
-        raise TypeError(f"Expected 'paths' to be a list of Path (got "
-                        f"{checks.show(paths)})")
-    if len(bases) != len(paths):
-        raise ValueError(f"Expected 'bases' to hold one tensor for each of "
-                         f"the {len(paths)} paths (got {len(bases)})")
-    if paths and weight.numel() != sum(p.numel for p in paths):
-        raise ValueError(f"Expected 'weight' of shape "
-                         f"[{sum(p.numel for p in paths)}], the weights of "
-                         f"all paths (got {list(weight.shape)})")
-    for Q, p in zip(bases, paths):
-        checks.tensor('bases', Q)
-        checks.shaped('bases', Q, (p.s, p.dw, p.du, p.dv), '[s, dw, du, dv]')
-    for name, width, reached in (
-            ('h', h.shape[1], [p.u + p.mu * p.du for p in paths]),
-            ('x', x.shape[1], [p.v + p.mv * p.dv for p in paths]),
-            ('out_dim', out_dim, [p.w + p.mw * p.dw for p in paths])):
-        if max(reached, default=0) > width:
-            raise ValueError(f"Expected '{name}' of a width of at least "
-                             f"{max(reached)}, where the paths lead (got "
-                             f"{width})")
 
 
 def _pack(bases: Sequence[Tensor], weight: Tensor) -> Tensor:

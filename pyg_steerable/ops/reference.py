@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import check_edges, check_maps, size
 from .paths import Path
 from .precision import at_least_float32, full_precision
 
@@ -34,6 +35,9 @@ def dense_kernel(h: Tensor, weight: Tensor, bases: Sequence[Tensor],
           **output:** :math:`[E, d_{out}, d_{in}]`, in the dtype of the
           weights, and summed in at least float32
     """
+    if not torch.compiler.is_compiling():
+        size('in_dim', in_dim)
+    check_maps(h, weight, bases, paths, in_dim, out_dim)
     with full_precision(h):
         dtype = at_least_float32(weight)
         return _dense_kernel(h.to(dtype), weight.to(dtype), bases, paths,
@@ -69,6 +73,8 @@ def contract_reference(h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                        num_dst: int, weight: Tensor, bases: Sequence[Tensor],
                        paths: Sequence[Path], out_dim: int) -> Tensor:
     r"""The same as :func:`contract` through :func:`dense_kernel`."""
+    check_maps(h, weight, bases, paths, x, out_dim)
+    check_edges(h, x, src, dst, num_dst)
     dtype = at_least_float32(weight)
     x, full = x.to(dtype), weight.to(dtype)
     k = dense_kernel(h, full, bases, paths, x.shape[-1], out_dim)
