@@ -448,3 +448,24 @@ def test_stack():
     before = rough[0].conv.kernel.weight.clone()
     rough[0].reset_parameters()
     assert not torch.equal(rough[0].conv.kernel.weight, before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('how', ['cast', 'autocast'])
+@pytest.mark.parametrize('name', NETS)
+def test_half_precision_with_outliers(name, how, dtype):
+    torch.manual_seed(0)
+    cls, size, small = NETS[name]
+    model = cls(**small).float().train()
+    x = torch.rand(2, model.in_channels, size, size, size)
+    x.view(-1)[::997] = 1e4
+    if how == 'cast':
+        out = model.to(dtype)(x.to(dtype))
+        assert out.dtype == dtype
+    else:
+        with torch.autocast('cpu', dtype):
+            out = model(x)
+    assert out.isfinite().all()
+    assert all(b.isfinite().all() for b in model.buffers())
+    # Voxels of other types are taken, too.
+    assert model(x.double()).isfinite().all()
