@@ -167,6 +167,8 @@ def _correlate(x: Tensor, g: Tensor, coord: Tensor, batch: Tensor,
                 if scalar:
                     out[k] = torch.vdot(x_j[start:end].flatten(),
                                         g_i[start:end].flatten())
+                elif out.dtype == x.dtype:
+                    torch.mm(x_j[start:end].T, g_i[start:end], out=out[k])
                 else:
                     out[k] = x_j[start:end].T @ g_i[start:end]
         return out.to(x.dtype)
