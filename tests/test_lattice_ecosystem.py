@@ -55,12 +55,12 @@ def test_nothing_of_data_is_hidden():
 
 
 def test_data_as_a_whole():
-    lattice = lattice_of(list_edges=True)
+    lattice = lattice_of(1., list_edges=True)  # no node without neighbours
     n = len(lattice.coord)
     assert lattice.num_nodes == n == lattice.x.shape[0]
     assert lattice.num_edges == len(lattice.edge_offset)
     assert lattice.validate()
-    assert lattice.contains_self_loops()
+    assert lattice.has_self_loops()
     assert not lattice.has_isolated_nodes()
     assert lattice.is_undirected()
     assert 'coord=[' in repr(lattice) and 'stencil=' in repr(lattice)
