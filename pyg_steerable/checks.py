@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import reprlib
 import sys
 import warnings
@@ -232,14 +233,16 @@ def indices(name: str, value, size: int | None = None,
 
 
 def is_traced(value: Tensor) -> bool:
-    """Whether the tensor's values may not be looked at: a fake tensor, or
-    one inside a transform of :mod:`torch.func` or a tracer.
+    """Whether the tensor's values may not be looked at: a fake tensor, any
+    tensor beside fake ones, or one inside a transform of :mod:`torch.func` or
+    a tracer.
     """
-    from torch._subclasses.fake_tensor import is_fake
+    from torch._guards import detect_fake_mode
     modes = torch._C._TorchDispatchModeKey
     return bool(torch._C._are_functorch_transforms_active()
                 or torch._C._get_dispatch_mode(modes.PROXY) is not None
-                or torch.jit.is_tracing() or is_fake(value))
+                or torch.jit.is_tracing()
+                or detect_fake_mode(value) is not None)
 
 
 def same_device(**tensors: Tensor | None) -> None:
@@ -262,3 +265,24 @@ def warn(message: str) -> None:
             '__name__')).split('.')[0] in inside:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+# Memory ##################################################################
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError):  # not known everywhere
+        return 2**40
+
+
+_MEMORY = _physical_memory()
+
+
+def memory(what: str, size: int, fix: str) -> None:
+    """Raises a MemoryError for more bytes than the machine has."""
+    if size > _MEMORY:
+        raise MemoryError(f'Expected {what} to fit into the memory of '
+                          f'{_MEMORY / 2**30:,.0f} GiB (got '
+                          f'{size / 2**30:,.0f} GiB). {fix}')

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import checks
 from .datasets.tetris import TETRIS, tetris_voxels
 from .datasets.voxels import rotate_voxels
 from .fields import FieldType
@@ -31,6 +32,8 @@ from .kernels import HarmonicBasis, SteerableKernel
 from .nn import Gate, LatticeLowPass, LatticeSteerableConv
 
 _AXES = 'xyz'
+#: Points along an axis of a picture.
+MAX_RESOLUTION = 2**11
 
 
 def _figure(width: float, height: float, **kwargs) -> Any:
@@ -87,9 +90,14 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
         ValueError: If there is no such axis, or a size is not positive.
     """
     across = _across(normal)
-    if not extent > 0 or resolution < 2:
-        raise ValueError(f"Expected a positive 'extent' and a 'resolution' "
-                         f"of at least 2 (got {extent} and {resolution})")
+    extent = checks.positive('extent', extent)
+    resolution = checks.integer('resolution', resolution, 2, MAX_RESOLUTION)
+    offset = checks.real('offset', offset)
+    if not callable(module):
+        raise TypeError(f"Expected 'module' to be a convolution or a kernel "
+                        f"(got {checks.show(module)})")
+    if attr is not None:
+        checks.tensor('attr', attr)
     kernel = kernel_of(module)
     like = next(iter(getattr(kernel, 'parameters', list)()), torch.empty(0))
     line = torch.linspace(-extent, extent, resolution).to(like)
@@ -103,9 +111,7 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
 
 
 def _across(normal: str) -> list[int]:
-    if normal not in ('x', 'y', 'z'):
-        raise ValueError(f"Expected 'normal' to be 'x', 'y' or 'z' (got "
-                         f"{normal!r})")
+    checks.choice('normal', normal, ('x', 'y', 'z'))
     return [i for i in range(3) if _AXES[i] != normal]
 
 
@@ -126,20 +132,22 @@ def plot_slices(module: Callable, normal: str = 'z', extent: float = 2.,
     """
     values = sample_plane(module, normal, extent, resolution, offset, attr)
     d_out, d_in = values.shape[2:]
-    figure = _figure(1 + 0.9 * d_in, 0.6 + 0.9 * d_out)
+    figure = _figure(2 + 1.2 * d_in, 1 + 1.2 * d_out)
     axes = figure.subplots(d_out, d_in, squeeze=False)
     for i, row in enumerate(axes):
         for j, ax in enumerate(row):
-            _image(ax, values[..., i, j], values.abs().max(), extent)
+            image = _image(ax, values[..., i, j], values.abs().max(), extent)
     for ax, name in zip(axes[-1], _components(module, 'in_type', d_in)):
-        ax.set_xlabel(name)
+        ax.set_xlabel(name, fontsize=14)
     for ax, name in zip(axes[:, 0], _components(module, 'out_type', d_out)):
-        ax.set_ylabel(name, rotation=0, ha='right', va='center')
-    figure.supxlabel('input')
-    figure.supylabel('output')
+        ax.set_ylabel(name, rotation=0, ha='right', va='center',
+                      fontsize=14)
+    figure.supxlabel('component of the input')
+    figure.supylabel('component of the output')
+    figure.colorbar(image, ax=axes, label='kernel', aspect=30)
     first, second = (_AXES[i] for i in _across(normal))
     figure.suptitle(f'{first} to the right, {second} up, {normal} = '
-                    f'{offset:g}', fontsize=10)
+                    f'{offset:g}', fontsize=12)
     return figure
 
 
@@ -181,7 +189,15 @@ def plot_arrows(modules: dict[str, Callable],
     Returns:
         matplotlib.figure.Figure: The picture.
     """
-    vector = torch.tensor(vector, dtype=torch.get_default_dtype())
+    if not isinstance(modules, dict) or not modules:
+        raise TypeError(f"Expected 'modules' to be a dict of convolutions or "
+                        f"kernels by title, one or more (got "
+                        f"{checks.show(modules)})")
+    for normal in normals:
+        _across(normal)
+    vector = torch.tensor([checks.real('vector', v) for v in vector],
+                          dtype=torch.get_default_dtype())
+    checks.shaped('vector', vector, (3, ), '[3]')
     figure = _figure(2.6 * len(modules) + 0.6, 2.6 * len(normals) + 0.3)
     axes = figure.subplots(len(normals), len(modules), squeeze=False)
     line = np.linspace(-extent, extent, resolution)
@@ -219,12 +235,13 @@ def _arrows(ax, line: np.ndarray, field: Tensor, normal: str) -> None:
 
 
 def _image(ax, values: Tensor, limit: Tensor, extent: float,
-           cmap: str = 'RdBu_r', least: float = -1.) -> None:
+           cmap: str = 'RdBu_r', least: float = -1.) -> Any:
     limit = max(float(limit), 1e-12)
-    ax.imshow(values.numpy(), origin='lower', extent=2 * (-extent, extent),
-              cmap=cmap, vmin=least * limit, vmax=limit,
-              interpolation='nearest')
+    image = ax.imshow(values.numpy(), origin='lower',
+                      extent=2 * (-extent, extent), cmap=cmap,
+                      vmin=least * limit, vmax=limit, interpolation='nearest')
     ax.set(xticks=[], yticks=[])
+    return image
 
 
 def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:
@@ -385,9 +402,11 @@ def equivariance_movie(path: str, net: Callable | None = None,
         ValueError: If the output has no scalar field, or an argument does
             not fit.
     """
-    if frames < 1 or not str(path).endswith('.gif'):
-        raise ValueError(f"Expected a 'path' ending in '.gif' and 'frames' "
-                         f"to be positive (got '{path}' and {frames})")
+    frames = checks.integer('frames', frames, most=10**5)
+    fps = checks.integer('fps', fps, most=1000)
+    if not str(path).endswith('.gif'):
+        raise ValueError(f"Expected a 'path' ending in '.gif' (got "
+                         f"'{path}')")
     net = SteerableDemo() if net is None else net
     baseline = plain_demo() if baseline is None else baseline
     out_type = net.out_type if out_type is None else out_type
@@ -489,12 +508,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog='python -m pyg_steerable.viz',
         description='Draws steerable kernels and the equivariance movie.')
     parser.add_argument('--out', default='pictures',
-                        help='the folder (default: %(default)s)')
+                        help='the folder to write pictures into '
+                        '(default: %(default)s)')
     parser.add_argument('--frames', type=int, default=48,
-                        help='of the movie (default: %(default)s)')
+                        help='the number of frames of the movie, a full turn '
+                        '(default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0,
-                        help='of the random weights (default: %(default)s)')
+                        help='the seed of the random weights '
+                        '(default: %(default)s)')
     args = parser.parse_args(argv)
+    if args.frames < 1:
+        parser.error(f'--frames must be positive (got {args.frames})')
     os.makedirs(args.out, exist_ok=True)
     torch.manual_seed(args.seed)
     kernels = vector_kernels()
@@ -502,7 +526,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, kernel in kernels.items():
         pictures[f'slices_{name.replace(" ", "_")}'] = plot_slices(kernel)
     demo = SteerableDemo()
-    pictures['slices_random'] = plot_slices(demo.second, extent=3.)
+    few = FieldType('0e + 1o', 'SO(3)')  # of many, nothing could be seen
+    random = LatticeSteerableConv(few, few, 5)
+    pictures['slices_random'] = plot_slices(random, extent=3.)
     for name, figure in pictures.items():
         path = osp.join(args.out, f'{name}.png')
         figure.savefig(path, dpi=100)

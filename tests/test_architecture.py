@@ -21,7 +21,7 @@ BELOW = {
                'representations'],
     'kernels': ['fields', 'groups', 'intertwiners', 'layers', 'ops',
                 'representations'],
-    'graph': ['fields', 'groups'],
+    'graph': ['fields', 'groups', 'ops'],
     'nn': ['fields', 'graph', 'groups', 'intertwiners', 'kernels', 'layers',
            'ops'],
     'models': ['fields', 'groups', 'kernels', 'layers', 'nn', 'ops'],

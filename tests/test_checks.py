@@ -91,3 +91,9 @@ def test_tracers_are_not_asked_for_values():
                    torch.func.vmap(function), torch.jit.trace(
                        function, (index, ), check_trace=False)):
         assert traced(index.view(1, 2)).flatten().tolist() == [1, 8]
+
+
+def test_memory_is_bounded():
+    checks.memory('a tensor', 8, 'Take less')
+    with pytest.raises(MemoryError, match='a tensor.* GiB.*Take less'):
+        checks.memory('a tensor', 10**18, 'Take less')

@@ -5,7 +5,6 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from pyg_steerable.graph import lattice_edges as module
 from pyg_steerable.graph.lattice import (
     GraphToVoxel,
     LatticeData,
@@ -15,6 +14,7 @@ from pyg_steerable.graph.lattice import (
     lattice_graph,
     voxel_to_graph,
 )
+from pyg_steerable.ops import lattice_edges as module
 from pyg_steerable.ops.lattice import lattice_conv
 
 GRID = (5, 4, 6)
@@ -129,8 +129,8 @@ def test_sums_in_batches(order):
               for i in range(3)]
     weight = torch.randn(27, 3, 2).double()
     batch = Batch.from_data_list(graphs)
-    out = lattice_conv(batch.x, weight, batch, batch.num_targets)
-    expected = [lattice_conv(g.x, weight, g, g.num_targets) for g in graphs]
+    out = lattice_conv(batch.x, weight, batch.edges)
+    expected = [lattice_conv(g.x, weight, g.edges) for g in graphs]
     assert torch.allclose(out, torch.cat(expected))
 
 
@@ -260,13 +260,13 @@ def problem(kwargs, list_edges, matrix=True):
 @BOTH_ORDERS
 def test_sums_along_edges(order, kwargs, list_edges, matrix):
     lattice, x, weight = problem(kwargs, list_edges, matrix)
-    out = lattice_conv(x, weight, lattice, lattice.num_targets)
+    out = lattice_conv(x, weight, lattice.edges)
     expected = torch.zeros_like(out)
     for j, i, k in edges_by_definition(lattice):
         expected[i] += x[j] @ weight[k] if matrix else x[j] * weight[k]
     assert torch.allclose(out, expected)
-    back = lattice_conv(out, weight.mT if matrix else weight, lattice,
-                        len(x), transposed=True)
+    back = lattice_conv(out, weight.mT if matrix else weight, lattice.edges,
+                        transposed=True)
     # <y, A x> = <A^T y, x>
     assert torch.allclose((out * out).sum(), (back * x).sum())
 
@@ -276,14 +276,11 @@ def test_sums_along_edges(order, kwargs, list_edges, matrix):
 @BOTH_ORDERS
 def test_derivatives(order, matrix, transposed):
     lattice, x, weight = problem(dict(kernel_size=3, stride=2), False, matrix)
-    nodes = len(x)
     if transposed:
         x = torch.randn(lattice.num_targets, 3).double().requires_grad_()
-    else:
-        nodes = lattice.num_targets
 
     def function(x, weight):
-        return lattice_conv(x, weight, lattice, nodes, transposed)
+        return lattice_conv(x, weight, lattice.edges, transposed)
 
     assert torch.autograd.gradcheck(function, (x, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (x, weight),
@@ -298,11 +295,11 @@ def test_nothing_of_an_offset_is_kept(order):
     saved = []
 
     def pack(t):
-        saved.append(t.numel())
+        saved.append(t.numel() * t.is_floating_point())
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        lattice_conv(lattice.x, weight, lattice, lattice.num_targets)
+        lattice_conv(lattice.x, weight, lattice.edges)
     assert sum(saved) == lattice.x.numel() + weight.numel()
 
 
@@ -322,7 +319,7 @@ BAD = {
     'stride': (lambda: voxel_to_graph(VOXELS, stride=0), ["'stride'"]),
     'padding': (lambda: voxel_to_graph(VOXELS, padding=-1), ["'padding'"]),
     'spacing': (lambda: voxel_to_graph(VOXELS, spacing=(1., 0., 1.)), [
-        "'spacing'", 'got (1.0, 0.0, 1.0)']),
+        "'spacing'", 'got 0.0']),
     'spacing, negative': (lambda: VoxelToGraph(3, spacing=-1.), [
         "'spacing'", 'got -1']),
     'spacing, nan': (lambda: VoxelToGraph(3, spacing=float('nan')), [
@@ -331,7 +328,7 @@ BAD = {
         "'spacing'"]),
     'grid': (lambda: lattice_graph(COORD, (5, 4)), ["'grid'"]),
     'grid, half': (lambda: lattice_graph(COORD, (5, 4, 6.5)), [
-        "'grid'", 'integers', '6.5']),
+        "'grid'", 'integer', '6.5']),
     'off': (lambda: lattice_graph(COORD, (5, 4, 3)), [
         "'coord'", 'got [1, 2, 3]']),
     'negative': (lambda: lattice_graph(-COORD, GRID), [

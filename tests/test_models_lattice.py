@@ -250,15 +250,15 @@ def test_compiled_layers_on_graphs():
     (lambda: ShrecNet(fields=('8x0e', )), "'strides'"),
     (lambda: CathNet(blocks=(3, 4, 6)), "'blocks'"),
     (lambda: CathCNN(blocks=(3, 4, 0, 3)), "'blocks'"),
-    (lambda: CathNet(dropout=1.5), "'p'"),
+    (lambda: CathNet(dropout=1.5), "'dropout'"),
     (lambda: AminoAcidNet(channels=(4, 8)), "'channels'"),
     (lambda: AminoAcidNet(size=36), 'at least 37'),
     (lambda: AminoAcidCNN(size=36, channels=4 * (1, )), 'at least 37'),
     (lambda: AminoAcidCNN(channels=(4, 8)), "'channels'"),
     (lambda: AminoAcidNet(size=37, hidden=8)(torch.rand(1, 2, 48, 48, 48)),
      "'size'"),
-    (lambda: TetrisNet()(torch.rand(1, 9, 9, 9)), 'B, C, D, H, W'),
-    (lambda: ShrecNet()(torch.rand(1, 2, 9, 9, 9)), 'fields of type'),
+    (lambda: TetrisNet()(torch.rand(1, 9, 9, 9)), r'\[B, 1, D, H, W\]'),
+    (lambda: ShrecNet()(torch.rand(1, 2, 9, 9, 9)), "'voxels'"),
     (lambda: LatticeGate(A)(torch.rand(2, A.dim)), 'second dimension'),
     (lambda: LatticeDropout(A)(torch.rand(A.dim)), 'second dimension'),
     (lambda: lattice_stack([A, B], [1, 1]), "'strides'"),
@@ -448,3 +448,24 @@ def test_stack():
     before = rough[0].conv.kernel.weight.clone()
     rough[0].reset_parameters()
     assert not torch.equal(rough[0].conv.kernel.weight, before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('how', ['cast', 'autocast'])
+@pytest.mark.parametrize('name', NETS)
+def test_half_precision_with_outliers(name, how, dtype):
+    torch.manual_seed(0)
+    cls, size, small = NETS[name]
+    model = cls(**small).float().train()
+    x = torch.rand(2, model.in_channels, size, size, size)
+    x.view(-1)[::997] = 1e4
+    if how == 'cast':
+        out = model.to(dtype)(x.to(dtype))
+        assert out.dtype == dtype
+    else:
+        with torch.autocast('cpu', dtype):
+            out = model(x)
+    assert out.isfinite().all()
+    assert all(b.isfinite().all() for b in model.buffers())
+    # Voxels of other types are taken, too.
+    assert model(x.double()).isfinite().all()

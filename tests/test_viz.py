@@ -92,21 +92,22 @@ def test_pictures(tmp_path):
     pytest.importorskip('matplotlib')
     conv = LatticeSteerableConv(FieldType('0e + 1o', 'SO(3)'), VECTORS, 3)
     figure = plot_slices(conv, 'x', resolution=7)
-    assert len(figure.axes) == 3 * 4
-    assert [ax.get_xlabel() for ax in figure.axes[8:]] == ['1', *'xyz']
-    assert [ax.get_ylabel() for ax in figure.axes[::4]] == [*'xyz']
+    *axes, bar = figure.axes
+    assert len(axes) == 3 * 4 and bar.get_ylabel() == 'kernel'
+    assert [ax.get_xlabel() for ax in axes[8:]] == ['1', *'xyz']
+    assert [ax.get_ylabel() for ax in axes[::4]] == [*'xyz']
     image = figure.axes[5].images[0].get_array()
     values = sample_plane(conv, 'x', resolution=7)
     assert np.allclose(image, values[..., 1, 1])
     types = [FieldType('1x2e', 'SO(3)'), VECTORS]
     figure = plot_slices(HarmonicSteerableConv(*types), resolution=4)
-    assert [ax.get_xlabel() for ax in figure.axes[10:]] == [
+    assert [ax.get_xlabel() for ax in figure.axes[10:-1]] == [
         '2,-2', '2,-1', '2,0', '2,1', '2,2']
     for kernel in vector_kernels().values():
         figure = plot_slices(kernel, resolution=4)
-        assert [ax.get_ylabel() for ax in figure.axes[::3]] == [*'xyz']
+        assert [ax.get_ylabel() for ax in figure.axes[:-1:3]] == [*'xyz']
     figure = plot_slices(lambda x: x[:, :, None], resolution=4)
-    assert [ax.get_ylabel() for ax in figure.axes] == ['0', '1', '2']
+    assert [ax.get_ylabel() for ax in figure.axes[:-1]] == ['0', '1', '2']
     figure = plot_arrows({'a': conv, 'b': conv}, (1, 0, 0), 'xyz',
                          vector_in=1, resolution=5)
     assert len(figure.axes) == 6
@@ -174,9 +175,15 @@ def test_bad_input(tmp_path, monkeypatch):
     for kwargs in (dict(normal='w'), dict(extent=0.), dict(resolution=1)):
         with pytest.raises(ValueError, match=f"'{[*kwargs][0]}'"):
             sample_plane(conv, **kwargs)
-    for path, frames in (('movie.mp4', 2), ('movie.gif', 0)):
-        with pytest.raises(ValueError, match='.gif'):
+    for path, frames, word in (('movie.mp4', 2, '.gif'),
+                               ('movie.gif', 0, "'frames'")):
+        with pytest.raises(ValueError, match=word):
             equivariance_movie(str(tmp_path / path), frames=frames)
+    for bad in ([], {}, conv):
+        with pytest.raises(TypeError, match="'modules'"):
+            plot_arrows(bad)
+    with pytest.raises(TypeError, match="'module'"):
+        plot_slices(3)
     with pytest.raises(ValueError, match='scalar field'):
         equivariance_movie(str(tmp_path / 'm.gif'), conv)
     monkeypatch.setitem(sys.modules, 'matplotlib', None)

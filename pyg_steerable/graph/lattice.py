@@ -10,6 +10,7 @@ positions (:obj:`pos`) are *(x, y, z)*, as everywhere else:
 """
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,22 +19,26 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from .lattice_edges import (
+from .. import checks
+from ..ops.lattice_edges import (
     AT_ONCE,
+    LatticeEdges,
     Rows,
     Run,
-    found_rows,
-    found_runs,
-    listed_rows,
-    listed_runs,
-    output_voxels,
+    cube,
     voxel_at,
     voxel_number,
 )
-from .stencil import Stencil
+from .lattice_check import Checked, check_edges, lists_all
+from .stencil import Stencil, check_stencil
 
 #: Lattices with more possible edges than this do not list them.
 MAX_LISTED_EDGES = 2**20
+#: What says who is whose neighbour.
+_KEYS = ('coord', 'batch', 'coord_dst', 'batch_dst', 'edge_index',
+         'edge_offset')
+#: What voxels may hold.
+NUMBERS = (*checks.FLOATING, *checks.INTEGERS, torch.bool)
 
 
 class LatticeData(Data):
@@ -52,6 +57,10 @@ class LatticeData(Data):
             each edge, :math:`[E]`.
         stencil (Stencil): The stencil, one for each graph of a batch.
         origin (Tensor): The position of the first voxel, :math:`[1, 3]`.
+
+    A lattice is looked at once, by the first layer that takes it: after a
+    change of :obj:`coord` or of edges that does not fit the others it is
+    refused. Edges may be left out or come in another order.
     """
     def __inc__(self, key, value, *args, **kwargs):
         if key == 'edge_index':
@@ -60,6 +69,30 @@ class LatticeData(Data):
             return 1
         return super().__inc__(key, value, *args, **kwargs)
 
+    def is_node_attr(self, key: str) -> bool:
+        return (key not in ('origin', 'coord_dst', 'pos_dst', 'batch_dst')
+                and super().is_node_attr(key))
+
+    def subgraph(self, subset: Tensor) -> LatticeData:
+        """The lattice of some of its nodes, with the edges among them.
+
+        Raises:
+            ValueError: If the output lies on other voxels, as
+                :obj:`edge_index` then counts these.
+        """
+        if 'coord_dst' in self:
+            raise ValueError("Expected a lattice whose output lies on the "
+                             "same voxels (got one with 'coord_dst'). Build "
+                             "it anew from 'coord[subset]' by "
+                             "'lattice_graph'")
+        if 'edge_index' in self:
+            return super().subgraph(subset)
+        out = copy.copy(self)
+        for key, value in self:
+            if self.is_node_attr(key):
+                out[key] = value[subset]
+        return out
+
     @property
     def geometry(self) -> Stencil:
         """The stencil that all graphs of a batch share.
@@ -67,10 +100,17 @@ class LatticeData(Data):
         Raises:
             ValueError: If their grids or stencils differ.
         """
-        if isinstance(self.stencil, Stencil):
-            return self.stencil
-        first = self.stencil[0]
-        for other in self.stencil:
+        given = self.get('stencil')
+        if isinstance(given, Stencil):
+            return given
+        if not isinstance(given, list) or not given or not all(
+                isinstance(other, Stencil) for other in given):
+            raise TypeError(f"Expected 'stencil' to be a Stencil, or a list "
+                            f"of them in a batch (got {checks.show(given)}). "
+                            f"Build lattices by 'lattice_graph' or "
+                            f"VoxelToGraph")
+        first = given[0]
+        for other in given:
             if other != first:
                 raise ValueError(
                     f'Expected the lattices of a batch to have one grid and '
@@ -89,20 +129,20 @@ class LatticeData(Data):
         return not isinstance(self.stencil, Stencil)
 
     @property
-    def size(self) -> int:
-        """The number of lattices."""
+    def num_lattices(self) -> int:
+        """The number of lattices, one unless this is a batch."""
         return len(self.stencil) if self.is_batch else 1
 
     @property
     def num_targets(self) -> int:
         """The number of nodes of the output."""
-        return len(self.targets[0])
+        return self.targets[0].shape[0]  # (len() is no SymInt)
 
     @property
     def sources(self) -> tuple[Tensor, Tensor]:
         """Coordinates, and the lattice that each belongs to."""
         batch = self.get('batch')
-        return self.coord, (self.coord.new_zeros(len(self.coord))
+        return self.coord, (self.coord.new_zeros(self.coord.shape[0])
                             if batch is None else batch)
 
     @property
@@ -116,16 +156,54 @@ class LatticeData(Data):
     def occupancy(self) -> float:
         """Which part of all voxels the lattice has."""
         d, h, w = self.grid
-        return len(self.coord) / max(1, d * h * w * self.size)
+        return self.coord.shape[0] / (d * h * w * self.num_lattices)
+
+    @property
+    def edges(self) -> LatticeEdges:
+        """Who is whose neighbour, for
+        :func:`~pyg_steerable.ops.lattice.lattice_conv`.
+
+        Raises:
+            ValueError: If the tensors do not fit each other.
+        """
+        return self._checked()[0]
+
+    @property
+    def lists_all_edges(self) -> bool:
+        """Whether no edge between its nodes is missing, none is there twice:
+        whether the convolution on voxels is the one on its edges.
+        """
+        edges, checked = self._checked()
+        if edges.edge_index is None:
+            return True
+        if checked is None:  # nothing can be looked at
+            return False
+        if checked.lists_all is None:
+            checked.lists_all = lists_all(edges)
+        return checked.lists_all
+
+    def _checked(self) -> tuple[LatticeEdges, Checked | None]:
+        stencil, given = self.geometry, [self.get(key) for key in _KEYS]
+        numbers = (self.num_lattices, *stencil.grid, stencil.kernel_size,
+                   stencil.stride, stencil.padding)
+        checked = Checked.find(given, numbers)
+        if checked is None or not checked.is_done:
+            check_edges(stencil, numbers, **dict(zip(_KEYS, given)))
+            if checked is not None:
+                checked.is_done = True
+        (coord, batch), (coord_dst, batch_dst) = self.sources, self.targets
+        edge_index, edge_offset = given[-2:]
+        return LatticeEdges(
+            coord.long(), batch.long(), coord_dst.long(), batch_dst.long(),
+            edge_index if edge_index is None else edge_index.long(),
+            edge_offset if edge_offset is None else edge_offset.long(),
+            numbers), checked
 
     def runs(self) -> Iterator[Run]:
         """All edges in the order of their offsets, listed ones or found on
         the way.
         """
-        if 'edge_index' in self:
-            return listed_runs(self.edge_index, self.edge_offset,
-                           self.geometry.num_offsets)
-        return found_runs(self.geometry, self.sources, self.targets, self.size)
+        return self.edges.runs()
 
     def rows(self, at_once: int = AT_ONCE, transposed: bool = False
              ) -> Rows | None:
@@ -141,12 +219,7 @@ class LatticeData(Data):
                 from their targets to their sources.
                 (default: :obj:`False`)
         """
-        if 'edge_index' in self:
-            return listed_rows(self.edge_index, self.edge_offset,
-                               self.geometry.num_offsets, len(self.coord),
-                               self.num_targets, at_once, transposed)
-        return found_rows(self.geometry, self.sources, self.targets,
-                          self.size, at_once, transposed)
+        return self.edges.rows(at_once, transposed)
 
     def scatter(self, x: Tensor, targets: bool = False) -> Tensor:
         r"""Features of the nodes (or of the output's) as voxels, zero where
@@ -156,12 +229,13 @@ class LatticeData(Data):
             - **x:** :math:`[N, C]`, **output:** :math:`[B, C, D, H, W]`
         """
         site, shape = self._sites(targets)
-        if x.dim() != 2 or len(x) != len(site):
-            raise ValueError(f"Expected 'x' of shape [{len(site)}, C], one "
-                             f"row for each voxel (got {list(x.shape)})")
-        size = self.size * shape[0] * shape[1] * shape[2]
+        _check_rows(x, site.shape[0])
+        size = self.num_lattices * shape[0] * shape[1] * shape[2]
+        checks.memory('the voxels', size * x.shape[1] * x.itemsize,
+                      f'A grid of {shape} is too large to have all of its '
+                      f'voxels, stay with the graph')
         flat = x.new_zeros(size, x.shape[1]).index_copy(0, site, x)
-        return flat.view(self.size, *shape, -1).permute(0, 4, 1, 2, 3)
+        return flat.view(self.num_lattices, *shape, -1).permute(0, 4, 1, 2, 3)
 
     def gather(self, voxels: Tensor, targets: bool = False) -> Tensor:
         r"""Features of the nodes (or of the output's) from voxels.
@@ -170,15 +244,22 @@ class LatticeData(Data):
             - **voxels:** :math:`[B, C, D, H, W]`, **output:**
               :math:`[N, C]`
         """
-        site, _ = self._sites(targets)
-        flat = voxels.permute(0, 2, 3, 4, 1).reshape(-1, voxels.shape[1])
+        site, shape = self._sites(targets)
+        checks.tensor('voxels', voxels, NUMBERS, 'a tensor of voxels')
+        checks.shaped('voxels', voxels, (self.num_lattices, None, *shape),
+                      f'[{self.num_lattices}, C, '
+                      f'{", ".join(map(str, shape))}]')
+        flat = voxels.permute(0, 2, 3, 4, 1).flatten(0, 3)
         return flat.index_select(0, site)
 
     def _sites(self, targets: bool):
-        stencil = self.geometry
-        shape = stencil.out_grid if targets else stencil.grid
-        return voxel_number(*(self.targets if targets else self.sources),
-                       shape), shape
+        edges, stencil = self.edges, self.geometry
+        if targets:
+            shape = stencil.out_grid
+            return voxel_number(edges.coord_dst, edges.batch_dst,
+                                shape), shape
+        return voxel_number(edges.coord, edges.batch, stencil.grid), \
+            stencil.grid
 
     def next(self, kernel_size: int = 3, *, stride: int = 1,
              padding: int | None = None, dilate: bool = False,
@@ -194,11 +275,12 @@ class LatticeData(Data):
                           tuple(a * old.stride for a in old.spacing))
         origin = self.origin[:1]
         origin = origin + old.shift * origin.new_tensor(old.spacing[::-1])
-        out = _build(*self.targets, stencil, self.size, origin, dilate,
+        out = _build(*self.targets, stencil, self.num_lattices, origin, dilate,
                      list_edges)
         if self.is_batch:
-            out.batch, out.stencil = self.targets[1], self.size * [stencil]
-            out.origin = out.origin.expand(self.size, 3)
+            out.batch = self.targets[1]
+            out.stencil = self.num_lattices * [stencil]
+            out.origin = out.origin.expand(self.num_lattices, 3)
         return out
 
 
@@ -220,7 +302,10 @@ def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
         most = len(targets[0]) * stencil.num_offsets
         list_edges = most <= MAX_LISTED_EDGES
     if list_edges:
-        runs = list(found_runs(stencil, (coord, batch), targets, size))
+        edges = LatticeEdges(coord, batch, *targets, None, None, (
+            size, *stencil.grid, stencil.kernel_size, stencil.stride,
+            stencil.padding))
+        runs = list(edges.runs())
         counts = torch.tensor([n for _, many, _, _ in runs for n in many],
                               device=coord.device)
         data.edge_index = torch.stack([torch.cat([run[2] for run in runs]),
@@ -228,6 +313,35 @@ def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
         data.edge_offset = torch.arange(
             len(counts), device=coord.device).repeat_interleave(counts)
     return data
+
+
+def output_voxels(coord: Tensor, batch: Tensor, stencil: Stencil,
+                  dilate: bool) -> tuple[Tensor, Tensor]:
+    """The voxels of the output, in order."""
+    shape, found = stencil.out_grid, batch.new_empty(0)
+    if dilate:
+        offsets = cube(stencil.kernel_size, coord.device) - stencil.padding
+    else:  # all of the block of an output, from its centre on
+        # (No output is further from a voxel than the grid is wide.)
+        block = min(stencil.stride, max(stencil.padded))
+        offsets = cube(block, coord.device) + stencil.shift
+    limit = torch.tensor(shape, device=coord.device)
+    for offset in offsets:
+        place = coord - offset
+        out = place.div(stencil.stride, rounding_mode='floor')
+        inside = ((out * stencil.stride == place) & (out >= 0)
+                  & (out < limit)).all(-1)
+        new = voxel_number(out[inside], batch[inside], shape)
+        found = torch.cat([found, new]).unique()
+    return voxel_at(found, shape)
+
+
+def check_lattice(lattice, name: str = 'lattice') -> None:
+    """Raises a TypeError for anything else."""
+    if not isinstance(lattice, LatticeData):
+        raise TypeError(f"Expected '{name}' to be the LatticeData of a voxel "
+                        f"grid (got {checks.show(lattice)}). Build it with "
+                        f"VoxelToGraph or 'lattice_graph'")
 
 
 # Functions ###################################################################
@@ -266,12 +380,14 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
         ValueError: If coordinates are off the grid, not whole, or occur
             twice, features are not finite, or the stencil does not fit.
     """
-    stencil = Stencil(tuple(grid), kernel_size, stride, padding, spacing)
+    stencil = Stencil(grid, kernel_size, stride, padding, spacing)
+    dilate = checks.flag('dilate', dilate)
+    if list_edges is not None:
+        list_edges = checks.flag('list_edges', list_edges)
     coord = _check_coord(coord, stencil.grid)
     if x is not None:
-        if x.dim() != 2 or len(x) != len(coord):
-            raise ValueError(f"Expected 'x' of shape [{len(coord)}, C], one "
-                             f"row for each voxel (got {list(x.shape)})")
+        _check_rows(x, len(coord))
+        checks.same_device(x=x, coord=coord)
         bad = (~x.isfinite()).any(-1).nonzero()
         if len(bad):
             raise ValueError(
@@ -283,10 +399,16 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
                   dilate, list_edges, x)
 
 
+def _check_rows(x: Tensor, size: int) -> None:
+    checks.tensor('x', x, NUMBERS, 'a tensor of features')
+    if x.dim() != 2 or x.shape[0] != size:
+        raise ValueError(f"Expected 'x' of shape [{size}, C], one row for "
+                         f"each voxel (got {list(x.shape)})")
+
+
 def _check_coord(coord: Tensor, grid) -> Tensor:
-    if coord.dim() != 2 or coord.shape[1] != 3:
-        raise ValueError(f"Expected 'coord' of shape [N, 3] (got "
-                         f"{list(coord.shape)})")
+    checks.positions('coord', coord, checks.INTEGERS + checks.FLOATING)
+    checks.has_values('coord', coord, 'which voxels there are')
     whole = coord.long()
     limit = torch.tensor(grid, device=coord.device)
     off = ((whole < 0) | (whole >= limit) | (whole != coord)).any(-1)
@@ -324,6 +446,7 @@ def voxel_to_graph(voxels: Tensor, kernel_size: int = 3, *,
     Raises:
         ValueError: If shapes do not fit or voxels are not finite.
     """
+    checks.tensor('voxels', voxels, NUMBERS, 'a tensor of voxels')
     if voxels.dim() != 4:
         raise ValueError(f"Expected 'voxels' of shape [C, D, H, W] (got "
                          f"{list(voxels.shape)}). Batches are made of the "
@@ -331,10 +454,14 @@ def voxel_to_graph(voxels: Tensor, kernel_size: int = 3, *,
     if mask is None:
         mask = torch.ones(voxels.shape[1:], dtype=torch.bool,
                           device=voxels.device)
+    checks.tensor('mask', mask, NUMBERS, 'a tensor of truth values')
+    checks.same_device(mask=mask, voxels=voxels)
     if mask.shape != voxels.shape[1:] or mask.dtype != torch.bool:
         raise ValueError(f"Expected 'mask' of shape {list(voxels.shape[1:])} "
                          f"and dtype bool (got {list(mask.shape)} and "
                          f"{mask.dtype})")
+    checks.has_values('voxels', voxels, 'which voxels there are')
+    checks.has_values('mask', mask, 'which voxels there are')
     return lattice_graph(mask.nonzero(), voxels.shape[1:], voxels[:, mask].T,
                          kernel_size=kernel_size, **kwargs)
 
@@ -354,6 +481,11 @@ def graph_to_voxel(data: LatticeData, x: Tensor | None = None,
         - **output:** :math:`[C, D, H, W]`, or :math:`[B, C, D, H, W]` for a
           batch
     """
+    check_lattice(data, 'data')
+    targets = checks.flag('targets', targets)
+    if x is None and 'x' not in data:
+        raise ValueError("Expected 'data' with features 'x' (got none). "
+                         "Pass them as 'x'")
     out = data.scatter(data.x if x is None else x, targets).contiguous()
     return out if data.is_batch else out[0]
 
@@ -384,23 +516,32 @@ class VoxelToGraph(BaseTransform):
     """
     def __init__(self, kernel_size: int = 3, *, occupied: bool = False,
                  **kwargs):
-        self.kernel_size, self.occupied = kernel_size, occupied
+        self.kernel_size = check_stencil(  # fails here, not later
+            kernel_size, *(kwargs.get(k, d) for k, d in (
+                ('stride', 1), ('padding', None), ('spacing', 1.))))[0]
+        self.occupied = checks.flag('occupied', occupied)
         self.kwargs = kwargs
-        Stencil(3 * (kernel_size, ), kernel_size,  # fails here, not later
-                **{k: v for k, v in kwargs.items()
-                   if k not in ('dilate', 'list_edges')})
+        for key in kwargs:
+            checks.choice('kwargs', key, ('stride', 'padding', 'spacing',
+                                          'dilate', 'list_edges'))
 
     def forward(self, data: Data | Tensor) -> LatticeData:
+        if not isinstance(data, (Data, Tensor)):
+            raise TypeError(f"Expected 'data' to be a Data or a tensor of "
+                            f"voxels (got {checks.show(data)})")
         given = ({'voxels': data} if isinstance(data, Tensor) else
                  data.to_dict())
         if 'voxels' in given:
             voxels, mask = given.pop('voxels'), given.pop('mask', None)
             if mask is None and self.occupied:
+                checks.tensor('voxels', voxels, NUMBERS, 'a tensor of voxels')
                 mask = (voxels != 0).any(0)
             out = voxel_to_graph(voxels, self.kernel_size, mask=mask,
                                  **self.kwargs)
         elif 'coord' in given and 'grid' in given:
-            grid = torch.as_tensor(given.pop('grid')).flatten().tolist()
+            grid = given.pop('grid')
+            if isinstance(grid, Tensor):
+                grid = grid.flatten().tolist()
             out = lattice_graph(given.pop('coord'), grid,
                                 given.pop('x', None),
                                 kernel_size=self.kernel_size, **self.kwargs)
@@ -408,6 +549,10 @@ class VoxelToGraph(BaseTransform):
             raise ValueError(f"Expected 'voxels', or 'coord' and 'grid', in "
                              f"the data (got {sorted(given)})")
         for key, value in given.items():
+            if key in vars(LatticeData):
+                raise ValueError(f"Expected attributes of other names than "
+                                 f"those of LatticeData (got '{key}'). "
+                                 f"Rename it")
             if key not in out:
                 out[key] = value
         return out
@@ -428,11 +573,13 @@ class GraphToVoxel(BaseTransform):
               'ptr')
 
     def forward(self, data: LatticeData) -> Data:
-        if not isinstance(data, LatticeData):
-            raise TypeError(f'Expected a LatticeData, as VoxelToGraph '
-                            f'returns (got {type(data).__name__})')
+        check_lattice(data, 'data')
         ones = data.coord.new_ones(len(data.coord), 1).bool()
         return Data(voxels=graph_to_voxel(data),
                     mask=graph_to_voxel(data, ones).squeeze(-4),
                     **{key: value for key, value in data.to_dict().items()
                        if key not in self._graph})
+
+
+# Datasets load with 'weights_only=True'.
+torch.serialization.add_safe_globals([LatticeData])

@@ -3,10 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
+
+from .. import checks
+from ..ops.lattice_edges import cube
+
+#: Voxels along an axis: the number of a voxel stays below 2^63.
+MAX_SIDE = 2**20
+#: Of a stencil along an axis: two million offsets.
+MAX_STENCIL = 127
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,23 @@ class Stencil:
     spacing: float | tuple[float, float, float] = 1.
 
     def __post_init__(self):
-        grid = tuple(int(n) for n in self.grid)
-        if len(grid) != 3 or min(grid) < 1 or grid != tuple(self.grid):
+        if not _is_sequence(self.grid) or len(self.grid) != 3:
             raise ValueError(f"Expected 'grid' to be three positive integers, "
-                             f"the voxels (D, H, W) (got {self.grid})")
-        size, stride, padding, spacing = check_stencil(
-            self.kernel_size, self.stride, self.padding, self.spacing)
-        check_fits(size, grid)
-        for name, value in (('grid', grid), ('padding', padding),
-                            ('spacing', spacing)):
+                             f"the voxels (D, H, W) (got "
+                             f"{checks.show(self.grid)})")
+        grid = tuple(checks.integer('grid', n, 1, MAX_SIDE)
+                     for n in self.grid)  # (D, H, W)
+        numbers = check_stencil(self.kernel_size, self.stride, self.padding,
+                                self.spacing)
+        check_fits(numbers[0], grid)
+        for name, value in zip(('grid', 'kernel_size', 'stride', 'padding',
+                                'spacing'), (grid, *numbers)):
             object.__setattr__(self, name, value)
+
+    def __reduce__(self):
+        # Stencils of files are checked like any others.
+        return Stencil, (self.grid, self.kernel_size, self.stride,
+                         self.padding, self.spacing)
 
     @property
     def num_offsets(self) -> int:
@@ -80,28 +94,27 @@ class Stencil:
 
     def offsets(self) -> Tensor:
         r"""All :math:`\mathbf{k}`, :math:`[s^3, 3]`."""
-        return torch.tensor(list(product(range(self.kernel_size), repeat=3)))
+        return cube(self.kernel_size)
 
 
 def check_stencil(kernel_size, stride, padding, spacing) -> tuple:
     """The four with defaults filled in; raises an error unless they fit."""
-    if not _is_int(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
+    size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
+    if size % 2 == 0:
         raise ValueError(f"Expected 'kernel_size' to be an odd integer (got "
-                         f"{kernel_size}). An even stencil has no voxel at "
-                         f"its centre; take one more or one less")
-    if not _is_int(stride) or stride < 1:
-        raise ValueError(f"Expected 'stride' to be a positive integer (got "
-                         f"{stride})")
-    padding = kernel_size // 2 if padding is None else padding
-    if not _is_int(padding) or padding < 0:
-        raise ValueError(f"Expected 'padding' to be an integer >= 0, or None "
-                         f"for half of the stencil (got {padding})")
-    number = isinstance(spacing, (int, float))
-    steps = tuple(float(a) for a in (3 * (spacing, ) if number else spacing))
-    if len(steps) != 3 or not all(0 < a < float('inf') for a in steps):
+                         f"{size}). An even stencil has no voxel at its "
+                         f"centre; take one more or one less")
+    stride = checks.integer('stride', stride, 1, MAX_SIDE)
+    padding = (size // 2 if padding is None else
+               checks.integer('padding', padding, 0, MAX_SIDE // 4))
+    if not _is_sequence(spacing):
+        spacing = 3 * (spacing, )
+    if len(spacing) != 3:
         raise ValueError(f"Expected 'spacing' to be a positive number, or "
-                         f"three of them along (z, y, x) (got {spacing})")
-    return kernel_size, stride, padding, steps
+                         f"three of them along (z, y, x) (got "
+                         f"{checks.show(spacing)})")
+    steps = tuple(checks.positive('spacing', a) for a in spacing)
+    return size, stride, padding, steps
 
 
 def check_fits(kernel_size: int, grid: Sequence[int]) -> None:
@@ -112,5 +125,11 @@ def check_fits(kernel_size: int, grid: Sequence[int]) -> None:
                          f"the voxels with zeros or take a smaller stencil")
 
 
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_sequence(value) -> bool:
+    """Lists, tuples, arrays and vectors, but no numbers and no strings."""
+    return (hasattr(value, '__len__') and not isinstance(value, (str, dict))
+            and getattr(value, 'ndim', 1) == 1)
+
+
+# Lattices are stored with their stencil.
+torch.serialization.add_safe_globals([Stencil])

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from .. import checks
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..intertwiners import bilinear_basis
 from ..layers import FieldBatchNorm
 from ..layers.constants import ConstantModule
+from ..layers.reach import MAX_MAP
+from ..ops.precision import full_precision
 from ..representations import MAX_DEGREE
 from .basis import SteerableBasis
 from .harmonic import HarmonicBasis
@@ -50,9 +53,8 @@ def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
     Raises:
         ValueError: If :obj:`cutoff` is none of the three.
     """
-    if cutoff not in CUTOFFS:
-        raise ValueError(f"Expected 'cutoff' to be one of {tuple(CUTOFFS)} "
-                         f"(got {cutoff!r})")
+    checks.choice('cutoff', cutoff, tuple(CUTOFFS))
+    kernel_size = checks.integer('kernel_size', kernel_size)
     shells = kernel_size // 2 + 1
     band_limit = [0] + [CUTOFFS[cutoff](m) for m in range(1, shells)]
     max_degree = min(max_degree, max(band_limit), MAX_DEGREE)
@@ -75,6 +77,9 @@ def stencil_positions(kernel_size: int,
     Shapes:
         - **output:** :math:`[s^3, 3]` float64
     """
+    kernel_size = checks.integer('kernel_size', kernel_size)
+    checks.memory('the offsets of a stencil', 24 * kernel_size**3,
+                  "Take a smaller 'kernel_size'")
     line = torch.arange(kernel_size, dtype=torch.float64, device='cpu')
     line = line - kernel_size // 2
     zyx = torch.cartesian_prod(line, line, line).view(-1, 3)
@@ -124,13 +129,19 @@ class LatticeKernel(ConstantModule):
         gain (float, optional): (default: :obj:`1.0`)
 
     Raises:
-        ValueError: If the basis takes attributes or the types belong to
-            different groups.
+        ValueError: If the basis takes attributes, the types belong to
+            different groups, or the kernel would be too large.
     """
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, positions: Tensor, gain: float = 1.):
         super().__init__()
+        if not isinstance(basis, SteerableBasis):
+            raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
+                            f"{checks.show(basis)})")
+        in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
         check_same_group(basis.field_type, in_type, out_type)
+        checks.positions('positions', positions)
+        gain = checks.positive('gain', gain)
         if basis.attr_type.dim:
             raise ValueError(f'Expected a basis without attributes, as all '
                              f'edges of one offset share one kernel (got '
@@ -144,24 +155,31 @@ class LatticeKernel(ConstantModule):
         known: dict[tuple, str] = {}  # the maps of each three reps
         self.pairs = [self._pair(w, v, known) for w in out_type.blocks
                       for v in in_type.blocks]
-        self.weight = Parameter(torch.empty(sum(p.numel for p in self.pairs)))
+        size = sum(p.numel for p in self.pairs)
+        per_offset = sum(p.n * p.dw * p.dv for p in self.pairs)
+        most = max(size, len(positions) * max(
+            per_offset, in_type.dim * out_type.dim, basis.field_type.dim))
+        if most > MAX_MAP:
+            raise ValueError(f"Expected a kernel of at most {MAX_MAP} numbers "
+                             f"(got {most}). Take fewer fields or a smaller "
+                             f"'kernel_size'")
+        self.register_parameter(
+            'weight', Parameter(torch.empty(size)) if size else None)
         self.is_fixed = not [*basis.parameters()]
         self.is_kept = False
         if self.is_fixed:  # sampled once and for all, in float64
             with torch.device('cpu'):
-                self._keep(
-                    copy.deepcopy(self).to_empty(device='cpu').double())
+                exact = copy.deepcopy(self).to_empty(device='cpu')
+                self._keep(exact.double(), per_offset)
         else:
             self.register_buffer('scale',
                                  torch.ones(sum(p.n for p in self.pairs)))
         self.reset_parameters()
 
-    def _keep(self, exact: LatticeKernel) -> None:
+    def _keep(self, exact: LatticeKernel, per_offset: int) -> None:
         exact.scale = exact._scales()
         self.register_constant('scale', exact.scale)
-        size = len(self.positions) * sum(p.n * p.dw * p.dv
-                                         for p in self.pairs)
-        if size <= _KEEP:
+        if len(self.positions) * per_offset <= _KEEP:
             for i, E in enumerate(exact.elements()):
                 self.register_constant(f'E{i}', E)
             self.is_kept = True
@@ -180,6 +198,15 @@ class LatticeKernel(ConstantModule):
         n = sum(mu * len(self._exact[name]) for _, mu, name in maps)
         return _Pair(mw, rep_w.dim, mv, rep_v.dim, n, tuple(maps))
 
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no part of
+        the basis leads to: they are zero, whatever the weights.
+        """
+        size = len(self.in_type)
+        return [block for i, block in enumerate(self.out_type.blocks)
+                if not any(p.n for p in self.pairs[i * size:][:size])]
+
     def train(self, mode: bool = True) -> LatticeKernel:
         """The basis is always at the same points: no statistic changes."""
         super().train(mode)
@@ -188,7 +215,8 @@ class LatticeKernel(ConstantModule):
 
     def reset_parameters(self):
         """Draws all weights again and measures the norms of the basis."""
-        torch.nn.init.normal_(self.weight)
+        if self.weight is not None:
+            torch.nn.init.normal_(self.weight)
         self.basis.reset_parameters()
         if not self.is_fixed and not self.scale.is_meta:
             self.scale.copy_(self._scales())
@@ -241,7 +269,10 @@ class LatticeKernel(ConstantModule):
             - **output:** :math:`[d_{out}, d_{in}, K]`
         """
         K = len(self.positions if positions is None else positions)
-        with torch.autocast(self.weight.device.type, enabled=False):
+        if self.weight is None:
+            return self.positions.new_zeros(self.out_type.dim,
+                                            self.in_type.dim, K)
+        with full_precision(self.weight):
             weights = self.weight.split([p.numel for p in self.pairs])
             blocks = [
                 (W.view(p.mw * p.mv, p.n) @ E.flatten(1)).view(
@@ -253,9 +284,6 @@ class LatticeKernel(ConstantModule):
             size = len(self.in_type)
             rows = [torch.cat(blocks[i:i + size], dim=1)
                     for i in range(0, len(blocks), size)]
-            if not rows:
-                return self.weight.new_zeros(self.out_type.dim,
-                                             self.in_type.dim, K)
             return torch.cat(rows)
 
     def forward(self, positions: Tensor | None = None) -> Tensor:

@@ -1,49 +1,56 @@
 """The networks for amino acids of the 3D Steerable CNNs paper."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..nn import LatticeAvgPool, LatticeBlock
+from .voxels import VoxelNet, integers, plain_conv, probability, width
+
+#: Voxels along an axis.
+MAX_SIZE = 2**10
 
 
-class _OnCubes(torch.nn.Sequential):
+class _OnCubes(VoxelNet):
     """Features of voxels, and dense layers that see all of what is left."""
-    def __init__(self, size: int, features: list, dim: int, hidden: int,
-                 num_classes: int, dropout: float):
+    def __init__(self, in_channels: int, size: int, features: list, dim: int,
+                 hidden: int, num_classes: int, dropout: float):
+        size = checks.integer('size', size, 1, MAX_SIZE)
+        hidden = width('hidden', hidden)
+        num_classes = width('num_classes', num_classes)
+        dropout = probability('dropout', dropout)
         left = (((size - 1) // 2 + 1) - 4 - 1) // 2 - 6
         if left < 1:
             raise ValueError(f"Expected 'size' to be at least 37, so that "
                              f"the last convolution has voxels left (got "
                              f"{size})")
-        layers, width = [torch.nn.Flatten()], dim * left**3
+        layers, numbers = [torch.nn.Flatten()], dim * left**3
+        checks.memory('the dense layers', 4 * numbers * hidden,
+                      "Take a smaller 'size', or fewer 'hidden' numbers")
         for _ in range(2):
-            layers += [torch.nn.Linear(width, hidden), torch.nn.ReLU(),
+            layers += [torch.nn.Linear(numbers, hidden), torch.nn.ReLU(),
                        torch.nn.Dropout(dropout)]
-            width = hidden
-        super().__init__(OrderedDict(
-            features=torch.nn.Sequential(*features),
-            head=torch.nn.Sequential(*layers,
-                                     torch.nn.Linear(width, num_classes))))
+            numbers = hidden
+        super().__init__(
+            in_channels, torch.nn.Sequential(*features),
+            torch.nn.Sequential(*layers,
+                                torch.nn.Linear(numbers, num_classes)))
         self.size = size
 
     def forward(self, voxels: Tensor) -> Tensor:
+        checks.tensor('voxels', voxels, (
+            *checks.FLOATING, *checks.INTEGERS, torch.bool),
+            'a tensor of voxels')
         if voxels.shape[2:] != 3 * (self.size, ):
             raise ValueError(f"Expected 'voxels' of size {self.size} along "
                              f"each axis (got {list(voxels.shape)}). Build "
                              f"the network with their 'size'")
         return super().forward(voxels)
-
-
-def _check_channels(channels: Sequence[int]) -> None:
-    if len(channels) != 4:
-        raise ValueError(f"Expected 'channels' to be four numbers (got "
-                         f"{channels})")
 
 
 class AminoAcidNet(_OnCubes):
@@ -92,10 +99,11 @@ class AminoAcidNet(_OnCubes):
                  size: int = 48, channels: Sequence[int] = (4, 8, 16, 32),
                  max_degree: int = 3, hidden: int = 2048,
                  dropout: float = 0.5, group: Group | str = 'SO(3)'):
-        _check_channels(channels)
+        in_channels = width('in_channels', in_channels)
+        channels = integers('channels', channels, 4)
         types = [FieldType([(in_channels, '0e')], group)]
         types += [FieldType.sphere(c, max_degree, group) for c in channels]
-        super().__init__(size, [
+        super().__init__(in_channels, size, [
             LatticeBlock(types[0], types[1], 5, stride=2, padding=2),
             LatticeAvgPool(3, 1, padding=0),
             LatticeBlock(types[1], types[2], 3, padding=0),
@@ -136,14 +144,15 @@ class AminoAcidCNN(_OnCubes):
     def __init__(self, num_classes: int = 21, in_channels: int = 2, *,
                  size: int = 60, channels: Sequence[int] = (16, 32, 64, 128),
                  hidden: int = 2048, dropout: float = 0.5):
-        _check_channels(channels)
+        in_channels = width('in_channels', in_channels)
+        channels = integers('channels', channels, 4)
 
         def block(i, kernel_size=3, **kwargs):
             widths = [in_channels, *channels]
-            return [torch.nn.Conv3d(*widths[i:i + 2], kernel_size, **kwargs),
+            return [plain_conv(*widths[i:i + 2], kernel_size, **kwargs),
                     torch.nn.ReLU()]
 
-        super().__init__(size, [
+        super().__init__(in_channels, size, [
             *block(0, 5, stride=2, padding=2), LatticeAvgPool(3, 1, 0),
             *block(1), LatticeAvgPool(3, 2, 0),
             *block(2), LatticeAvgPool(3, 1, 0),

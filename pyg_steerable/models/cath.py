@@ -1,7 +1,6 @@
 """The networks for protein structures of the 3D Steerable CNNs paper."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,18 @@ from torch import Tensor
 
 from ..fields import FieldType
 from ..groups import Group
-from ..nn import LatticeAvgPool, LatticeBlock, LatticeGlobalPool
+from ..nn import LatticeAvgPool, LatticeBlock
+from .voxels import (
+    VoxelNet,
+    integers,
+    plain_conv,
+    pooled_head,
+    probability,
+    width,
+)
+
+#: Of a stage: more are a mistake.
+MAX_BLOCKS = 1000
 
 
 class _Residual(torch.nn.Module):
@@ -23,7 +33,7 @@ class _Residual(torch.nn.Module):
         return self.layers(x) + self.shortcut(x)
 
 
-class CathNet(torch.nn.Sequential):
+class CathNet(VoxelNet):
     r"""The network of `"3D Steerable CNNs: Learning Rotationally Equivariant
     Features in Volumetric Data" <https://arxiv.org/abs/1807.02547>`_,
     section 5.5, for the CATH task: a gated convolution, four stages of
@@ -67,8 +77,12 @@ class CathNet(torch.nn.Sequential):
                  blocks: Sequence[int] = (3, 4, 6, 3), max_degree: int = 3,
                  invariants: int = 256, dropout: float = 0.1,
                  momentum: float = 0.01, group: Group | str = 'SO(3)'):
+        num_classes = width('num_classes', num_classes)
+        in_channels = width('in_channels', in_channels)
+        invariants = width('invariants', invariants)
+        channels, blocks = _stages(channels, blocks)
         options = dict(norm=True, normalization='norm', momentum=momentum,
-                       dropout=dropout)
+                       dropout=probability('dropout', dropout))
 
         def residual(in_type, hidden, out_type, stride):
             pool = [LatticeAvgPool(3, stride)] if stride > 1 else []
@@ -93,12 +107,11 @@ class CathNet(torch.nn.Sequential):
                      if i == len(steps) else hidden)
             layers.append(residual(here, hidden, there, stride))
             here = there
-        super().__init__(OrderedDict(
-            features=torch.nn.Sequential(*layers),
-            head=_head(invariants, num_classes)))
+        super().__init__(in_channels, torch.nn.Sequential(*layers),
+                         pooled_head(invariants, num_classes))
 
 
-class CathCNN(torch.nn.Sequential):
+class CathCNN(VoxelNet):
     r"""The conventional network beside :class:`CathNet`: a ResNet-34 with
     half the channels, batch norm before each convolution, and strides. It
     has 15,878,764 parameters.
@@ -121,9 +134,14 @@ class CathCNN(torch.nn.Sequential):
                  channels: Sequence[int] = (32, 64, 128, 256),
                  blocks: Sequence[int] = (3, 4, 6, 3),
                  dropout: float = 0.01):
+        num_classes = width('num_classes', num_classes)
+        in_channels = width('in_channels', in_channels)
+        channels, blocks = _stages(channels, blocks)
+        dropout = probability('dropout', dropout)
+
         def conv(before, after, size, stride=1):
-            layer = torch.nn.Conv3d(before, after, size, stride, size // 2,
-                                    bias=False)
+            layer = plain_conv(before, after, size, stride, size // 2,
+                               bias=False)
             torch.nn.init.xavier_normal_(layer.weight)
             return [torch.nn.BatchNorm3d(before), layer,
                     torch.nn.Dropout3d(dropout)]
@@ -136,9 +154,14 @@ class CathCNN(torch.nn.Sequential):
                  *conv(after, after, 3)],
                 [] if same else conv(before, after, 1, stride)))
             layers.append(torch.nn.ReLU())
-        super().__init__(OrderedDict(
-            features=torch.nn.Sequential(*layers),
-            head=_head(channels[-1], num_classes)))
+        super().__init__(in_channels, torch.nn.Sequential(*layers),
+                         pooled_head(channels[-1], num_classes))
+
+
+def _stages(channels, blocks) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The channels and the residual blocks of each stage."""
+    channels = integers('channels', channels)
+    return channels, integers('blocks', blocks, len(channels), MAX_BLOCKS)
 
 
 def _steps(channels: Sequence[int], blocks: Sequence[int]
@@ -146,17 +169,8 @@ def _steps(channels: Sequence[int], blocks: Sequence[int]
     """The channels before and in each block, and its stride: each stage but
     the first halves the grid.
     """
-    if len(blocks) != len(channels) or not all(n > 0 for n in blocks):
-        raise ValueError(f"Expected 'blocks' to hold {len(channels)} "
-                         f"positive numbers, one for each of 'channels' (got "
-                         f"{blocks})")
     widths = [c for c, n in zip(channels, blocks) for _ in range(n)]
     starts = {sum(blocks[:i]) for i in range(1, len(blocks))}
     return [(before, after, 2 if i in starts else 1)
             for i, (before, after) in enumerate(zip(widths[:1] + widths,
                                                     widths))]
-
-
-def _head(invariants: int, num_classes: int) -> torch.nn.Sequential:
-    return torch.nn.Sequential(LatticeGlobalPool(),
-                               torch.nn.Linear(invariants, num_classes))

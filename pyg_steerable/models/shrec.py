@@ -1,17 +1,16 @@
 """The network for 3D shapes of the 3D Steerable CNNs paper."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
-
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
-from ..nn import LatticeGlobalPool, lattice_stack
+from ..nn import lattice_stack
+from .voxels import VoxelNet, integers, pooled_head, texts, width
 
 
-class ShrecNet(torch.nn.Sequential):
+class ShrecNet(VoxelNet):
     r"""The network of `"3D Steerable CNNs: Learning Rotationally Equivariant
     Features in Volumetric Data" <https://arxiv.org/abs/1807.02547>`_,
     section 5.2, for the SHREC17 task: eight gated convolutions with batch
@@ -52,11 +51,15 @@ class ShrecNet(torch.nn.Sequential):
                  3 * ('32x0e + 16x1o + 8x2e', ), invariants: int = 512,
                  strides: Sequence[int] = (2, 1, 2, 1, 2, 1, 2, 1),
                  smooth: bool = False, group: Group | str = 'SO(3)'):
-        fields = [f'{in_channels}x0e', *fields, f'{invariants}x0e']
-        super().__init__(OrderedDict(
-            features=lattice_stack([FieldType(f, group) for f in fields],
-                                   strides, smooth=smooth, padding=4,
-                                   norm=True, normalization='norm'),
-            head=torch.nn.Sequential(
-                LatticeGlobalPool(),
-                torch.nn.Linear(invariants, num_classes))))
+        num_classes = width('num_classes', num_classes)
+        in_channels = width('in_channels', in_channels)
+        invariants = width('invariants', invariants)
+        fields = [f'{in_channels}x0e', *texts('fields', fields),
+                  f'{invariants}x0e']
+        super().__init__(
+            in_channels,
+            lattice_stack([FieldType(f, group) for f in fields],
+                          integers('strides', strides),
+                          smooth=checks.flag('smooth', smooth), padding=4,
+                          norm=True, normalization='norm'),
+            pooled_head(invariants, num_classes))

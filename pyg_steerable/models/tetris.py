@@ -1,17 +1,26 @@
 """The networks for Tetris blocks of the 3D Steerable CNNs paper."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
-from ..nn import LatticeGlobalPool, LatticeLowPass, lattice_stack
+from ..nn import LatticeLowPass, lattice_stack
+from .voxels import (
+    VoxelNet,
+    integers,
+    plain_conv,
+    pooled_head,
+    probability,
+    texts,
+    width,
+)
 
 
-class TetrisNet(torch.nn.Sequential):
+class TetrisNet(VoxelNet):
     r"""The network of `"3D Steerable CNNs: Learning Rotationally Equivariant
     Features in Volumetric Data" <https://arxiv.org/abs/1807.02547>`_,
     section 5.1: a low-pass filter, four gated convolutions, the mean over
@@ -58,16 +67,23 @@ class TetrisNet(torch.nn.Sequential):
                  invariants: int = 128, strides: Sequence[int] = (1, 2, 2, 1),
                  smooth: bool = True, dropout: float = 0.2,
                  norm: bool = False, group: Group | str = 'SO(3)'):
-        fields = [f'{in_channels}x0e', *fields, f'{invariants}x0e']
-        super().__init__(OrderedDict(
-            features=torch.nn.Sequential(
+        num_classes = width('num_classes', num_classes)
+        in_channels = width('in_channels', in_channels)
+        invariants = width('invariants', invariants)
+        fields = [f'{in_channels}x0e', *texts('fields', fields),
+                  f'{invariants}x0e']
+        super().__init__(
+            in_channels,
+            torch.nn.Sequential(
                 LatticeLowPass(2.),
-                lattice_stack([FieldType(f, group) for f in fields], strides,
-                              smooth=smooth, padding=4, norm=norm)),
-            head=_head(invariants, num_classes, dropout)))
+                lattice_stack([FieldType(f, group) for f in fields],
+                              integers('strides', strides),
+                              smooth=checks.flag('smooth', smooth),
+                              padding=4, norm=checks.flag('norm', norm))),
+            _head(invariants, num_classes, dropout))
 
 
-class TetrisCNN(torch.nn.Sequential):
+class TetrisCNN(VoxelNet):
     r"""The conventional network beside :class:`TetrisNet`: of the same form,
     with batch norm and ReLU. It has 6,221,832 parameters.
 
@@ -86,26 +102,25 @@ class TetrisCNN(torch.nn.Sequential):
                  channels: Sequence[int] = (43, 144, 160, 128),
                  strides: Sequence[int] = (1, 2, 2, 1), smooth: bool = True,
                  dropout: float = 0.2):
-        if len(strides) != len(channels):
-            raise ValueError(f"Expected 'strides' to hold {len(channels)} "
-                             f"numbers, one for each of 'channels' (got "
-                             f"{strides})")
+        num_classes = width('num_classes', num_classes)
+        in_channels = width('in_channels', in_channels)
+        channels = integers('channels', channels)
+        strides = integers('strides', strides, len(channels))
+        smooth = checks.flag('smooth', smooth)
         layers = [LatticeLowPass(2.)]
         widths = [in_channels, *channels]
         for before, after, stride in zip(widths, channels, strides):
             layers += [
-                torch.nn.Conv3d(before, after, 5, 1 if smooth else stride, 4),
+                plain_conv(before, after, 5, 1 if smooth else stride, 4),
                 torch.nn.BatchNorm3d(after),
                 torch.nn.ReLU(),
             ]
             if smooth and stride > 1:
                 layers.append(LatticeLowPass(stride, stride))
-        super().__init__(OrderedDict(
-            features=torch.nn.Sequential(*layers),
-            head=_head(widths[-1], num_classes, dropout)))
+        super().__init__(in_channels, torch.nn.Sequential(*layers),
+                         _head(widths[-1], num_classes, dropout))
 
 
 def _head(invariants: int, num_classes: int, dropout: float):
-    return torch.nn.Sequential(LatticeGlobalPool(),
-                               torch.nn.Dropout(dropout),
-                               torch.nn.Linear(invariants, num_classes))
+    dropout = probability('dropout', dropout)
+    return pooled_head(invariants, num_classes, torch.nn.Dropout(dropout))

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
-from ..graph.lattice import LatticeData
+from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
 from ..layers.activation import _scalars
+from ..ops.precision import at_least_float32, full_precision
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
 
 
 def _check_second(x: Tensor, field_type: FieldType) -> None:
+    checks.tensor('x', x, what='a tensor of voxels or of features')
     if x.dim() < 2 or x.shape[1] != field_type.dim:
         raise ValueError(f'Expected voxels or nodes with fields of type '
                          f'{field_type}, i.e. {field_type.dim} numbers in '
@@ -67,7 +70,7 @@ class LatticeGate(Gate):
             f = f.unflatten(1, (mul, dim)) * gates[:, first:first + mul]
             out.append(f.flatten(1, 2))
             first += mul
-        return torch.cat(out, dim=1)
+        return torch.cat(out, dim=1) if out else x  # no fields
 
 
 class LatticeDropout(FieldDropout):
@@ -92,11 +95,17 @@ class LatticeDropout(FieldDropout):
         _check_second(x, self.field_type)
         if not self.training or self.p == 0:
             return x
-        size = len(x) if lattice is None else lattice.size
+        if lattice is not None:
+            check_lattice(lattice)
+        size = x.shape[0] if lattice is None else lattice.num_lattices
         keep = super().forward(x.new_ones(size, self.field_type.dim))
         if lattice is None:
             return x * keep[..., None, None, None]
-        return x * keep[lattice.targets[1]]
+        batch = lattice.edges.batch_dst
+        checks.shaped('x', x, (batch.shape[0], None),
+                      f"[{batch.shape[0]}, d], one row for each voxel of the "
+                      f"lattice's output")
+        return x * keep[batch]
 
 
 class LatticeNormConv(LatticeSteerableConv):
@@ -146,15 +155,20 @@ class LatticeNormConv(LatticeSteerableConv):
     def _fold(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Kernel and bias for the statistics of x, or the running ones."""
         norm = self.norm
-        with torch.autocast(self.kernel.weight.device.type, enabled=False):
+        with full_precision(norm.running_var):
             weight, bias = super().dense_weight(), super().dense_bias()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
-                mean, var = norm._statistics(x.to(weight.dtype))
-            scale = (var + norm.eps).rsqrt()[norm.index]
+                # (Occupancies may be whole numbers.)
+                x = x if x.is_floating_point() else x.to(weight.dtype)
+                mean, var = norm._statistics(x.to(at_least_float32(x)))
+            dtype, wide = weight.dtype, at_least_float32(weight)
+            scale = (var.to(wide) + norm.eps).rsqrt()[norm.index]
             weight = weight * scale[:, None, None, None]
-            shift = weight.sum((2, 3, 4)) @ (norm.invariant @ mean)
-            return weight, -shift if bias is None else bias - shift
+            centre = norm.invariant.to(wide) @ mean.to(wide)
+            shift = weight.sum((2, 3, 4)) @ centre
+            bias = -shift if bias is None else bias - shift
+            return weight.to(dtype), bias.to(dtype)
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
@@ -163,7 +177,7 @@ class LatticeNormConv(LatticeSteerableConv):
         if lattice is None:
             self._check_voxels(x)
         else:
-            self._check_rows(x, len(x))
+            self._check_rows(x, x.shape[0])
         try:
             self._folded = self._fold(x)
             return super().forward(x, lattice)
@@ -220,12 +234,17 @@ class LatticeBlock(torch.nn.Module):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = conv_type = FieldType.wrap(out_type)
         self.act = None
+        if activation is not None and not callable(activation):
+            raise TypeError(f"Expected 'activation' to build a layer from a "
+                            f"FieldType, such as LatticeGate, or to be None "
+                            f"(got {checks.show(activation)})")
         if activation is not None:
             self.act = activation(self.out_type)
             conv_type = getattr(self.act, 'in_type', self.out_type)
             if not isinstance(self.act, LatticeGate):
                 self.act = _ChannelsFirst(self.act)
         kwargs.setdefault('bias', activation is not None)
+        norm = checks.flag('norm', norm)
         build = LatticeNormConv if norm else LatticeSteerableConv
         self.conv = build(self.in_type, conv_type, kernel_size, **kwargs)
         self.dropout = LatticeDropout(self.out_type, dropout)
@@ -261,11 +280,17 @@ def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,
     Raises:
         ValueError: If there is not one stride for each block.
     """
+    if not all(isinstance(a, Sequence) for a in (types, strides)):
+        raise TypeError(f"Expected 'types' and 'strides' to be sequences "
+                        f"(got {checks.show(types)} and "
+                        f"{checks.show(strides)})")
+    checks.flag('smooth', smooth)
     if len(strides) != len(types) - 1:
         raise ValueError(f"Expected 'strides' to hold {len(types) - 1} "
                          f"numbers, one for each block (got {strides})")
     layers = []
     for in_type, out_type, stride in zip(types, types[1:], strides):
+        stride = checks.integer('strides', stride)
         layers.append(LatticeBlock(in_type, out_type,
                                    stride=1 if smooth else stride, **kwargs))
         if smooth and stride > 1:

@@ -9,13 +9,17 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptPairTensor
 
+from .. import checks
 from ..fields import FieldType, check_same_group
-from ..graph.lattice import LatticeData
+from ..graph.lattice import NUMBERS, LatticeData, check_lattice
+from ..graph.lattice_check import can_look
 from ..graph.stencil import check_fits, check_stencil
 from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
 from ..kernels.lattice import stencil_positions
 from ..layers.linear import LinearTerm
+from ..layers.reach import warn_unreached
 from ..ops.lattice import lattice_conv
+from ..ops.precision import as_weights
 from .conv import SteerableConv
 
 PATHS = ('auto', 'graph', 'dense', 'reference')
@@ -24,11 +28,9 @@ PATHS = ('auto', 'graph', 'dense', 'reference')
 DENSE_ABOVE = 0.4
 
 
-def _like(x: Tensor, weight: Tensor) -> Tensor:
-    """Features of the type of the kernel, unless autocast sees to it."""
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
-        return x
-    return x.to(weight.dtype)
+def _one_more(x: Tensor, dim: int) -> Tensor:
+    """Zeros behind the last entry of a dimension."""
+    return F.pad(x, 2 * (x.dim() - 1 - dim) * (0, ) + (0, 1))
 
 
 class LatticeSteerableConv(MessagePassing):
@@ -114,9 +116,7 @@ class LatticeSteerableConv(MessagePassing):
                  padding: int | None = None, spacing=1., kernel='harmonic',
                  cutoff: str = 'compromise', root_weight: bool = False,
                  bias: bool = True, path: str = 'auto'):
-        if path not in PATHS:
-            raise ValueError(f"Expected 'path' to be one of {PATHS} (got "
-                             f"{path!r})")
+        checks.choice('path', path, PATHS)
         super().__init__(aggr='sum')
         # As in SteerableConv.
         type(self)._orig_propagate = MessagePassing.propagate
@@ -125,7 +125,8 @@ class LatticeSteerableConv(MessagePassing):
         check_same_group(self.in_type, self.out_type)
         self.kernel_size, self.stride, self.padding, self.spacing = (
             check_stencil(kernel_size, stride, padding, spacing))
-        self.root_weight, self.order = root_weight, path
+        self.root_weight = checks.flag('root_weight', root_weight)
+        self.order = path
         # Half of the variance from the root, where it has weights of its own.
         self._share = 0.5**0.5 if root_weight else 1.
         basis = self._basis(kernel, cutoff)
@@ -135,8 +136,23 @@ class LatticeSteerableConv(MessagePassing):
             self._share * self._gain())
         none = FieldType([], self.in_type.group)
         self.lin = LinearTerm(self.in_type if root_weight else none,
-                              self.out_type, bias=bias)
+                              self.out_type, bias=checks.flag('bias', bias))
         self._scale_root()
+        self._check_reached()
+
+    def _check_reached(self) -> None:
+        """Fields that are always zero are named."""
+        if not self.in_type.dim:
+            return
+        unreached = [block for block in self.kernel.unreached
+                     if block in self.lin.unreached]
+        if unreached and len(unreached) == len(self.out_type):
+            raise ValueError(f"Expected an 'out_type' with fields that an "
+                             f"equivariant kernel leads to from "
+                             f"{self.in_type} (got {self.out_type}). Give "
+                             f"one of them fields of other degrees or parity")
+        warn_unreached(type(self).__name__, unreached, self.out_type,
+                       f'{self.in_type}')
 
     def _relative_positions(self) -> Tensor:
         return stencil_positions(self.kernel_size, self.spacing)
@@ -192,12 +208,10 @@ class LatticeSteerableConv(MessagePassing):
                 ) -> Tensor:
         if lattice is None:
             self._check_voxels(x)
-            check_fits(self.kernel_size, x.shape[2:])
-            weight = self.dense_weight()
-            return F.conv3d(_like(x, weight), weight, self.dense_bias(),
-                            self.stride, self.padding)
+            self._check_fits(x)
+            return self._on_voxels(F.conv3d, x, self.dense_weight())
         self._check_lattice(lattice)
-        self._check_rows(x, len(lattice.coord))
+        self._check_rows(x, lattice.coord.shape[0])
         if self._wants_messages:
             return self._sum_messages(
                 x, self._listed(lattice), lattice.edge_offset,
@@ -205,12 +219,32 @@ class LatticeSteerableConv(MessagePassing):
         if self._prefers_voxels(lattice):
             voxels = self.forward(lattice.scatter(x))
             return lattice.gather(voxels, targets=True)
-        return self._add_bias(lattice_conv(x, self._matrices(), lattice,
-                                           lattice.num_targets))
+        return self._add_bias(lattice_conv(x, self._matrices(),
+                                           lattice.edges))
+
+    def _on_voxels(self, function, x: Tensor, weight: Tensor, *args
+                   ) -> Tensor:
+        x, bias = as_weights(x, weight.dtype), self.dense_bias()
+        if weight.numel():
+            return function(x, weight, bias, self.stride, self.padding, *args)
+        # conv3d does not know fields of no components: one more on each side.
+        x, weight = _one_more(x, 1), _one_more(_one_more(weight, 0), 1)
+        bias = None if bias is None else _one_more(bias, 0)
+        out = function(x, weight, bias, self.stride, self.padding, *args)
+        return out[:, :self.out_type.dim]
 
     def _prefers_voxels(self, lattice: LatticeData) -> bool:
-        return self.order == 'dense' or (self.order == 'auto' and
-                                         lattice.occupancy > DENSE_ABOVE)
+        if self.order == 'dense' and not self._may_be_dense(lattice):
+            raise ValueError("Expected all edges, each once, for 'path' "
+                             "'dense' (got a lattice with some left out). "
+                             "Use 'path' 'graph'")
+        return self.order == 'dense' or (
+            self.order == 'auto' and lattice.occupancy > DENSE_ABOVE
+            and lattice.lists_all_edges)
+
+    @staticmethod
+    def _may_be_dense(lattice: LatticeData) -> bool:
+        return not can_look(lattice.coord) or lattice.lists_all_edges
 
     def _matrices(self) -> Tensor:
         """The kernel as a matrix for each offset, [s^3, d_in, d_out]."""
@@ -242,11 +276,7 @@ class LatticeSteerableConv(MessagePassing):
     _wants_messages = SteerableConv._wants_messages
 
     def _check_lattice(self, lattice: LatticeData) -> None:
-        if not isinstance(lattice, LatticeData):
-            raise TypeError(
-                f"Expected 'lattice' to be the graph of a voxel grid (got "
-                f"{type(lattice).__name__}). Build it with VoxelToGraph or "
-                f"'lattice_graph'")
+        check_lattice(lattice)
         stencil = lattice.geometry
         has = (stencil.kernel_size, stencil.stride, stencil.padding)
         if has != (self.kernel_size, self.stride, self.padding):
@@ -264,18 +294,23 @@ class LatticeSteerableConv(MessagePassing):
                 f"both with the same spacing")
 
     def _check_rows(self, x: Tensor, expected: int) -> None:
-        if x.dim() != 2 or len(x) != expected:
+        checks.tensor('x', x, NUMBERS, 'a tensor of features')
+        if x.dim() != 2 or x.shape[0] != expected:
             raise ValueError(f"Expected 'x' of shape [{expected}, "
                              f"{self.in_type.dim}], one row for each voxel "
                              f"(got {list(x.shape)})")
         self.in_type.check(x, 'x')
 
     def _check_voxels(self, x: Tensor) -> None:
+        checks.tensor('x', x, NUMBERS, 'a tensor of voxels')
         if x.dim() != 5 or x.shape[1] != self.in_type.dim:
             raise ValueError(f'Expected voxels of shape [B, '
                              f'{self.in_type.dim}, D, H, W], fields of type '
                              f'{self.in_type} (got {list(x.shape)}). For '
                              f'node features pass the lattice, too')
+
+    def _check_fits(self, x: Tensor) -> None:
+        check_fits(self.kernel_size, x.shape[2:])
 
     @torch.no_grad()
     def to_conv3d(self) -> torch.nn.Conv3d:
@@ -337,10 +372,10 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
                 size: tuple[int, int, int] | None = None) -> Tensor:
         if lattice is None:
             self._check_voxels(x)
-            weight = self.dense_weight().transpose(0, 1)
-            return F.conv_transpose3d(
-                _like(x, weight), weight, self.dense_bias(), self.stride,
-                self.padding, self._surplus(x.shape[2:], size))
+            self._check_fits(x)
+            return self._on_voxels(
+                F.conv_transpose3d, x, self.dense_weight().transpose(0, 1),
+                self._surplus(x.shape[2:], size))
         self._check_lattice(lattice)
         self._check_rows(x, lattice.num_targets)
         if self._wants_messages:
@@ -351,15 +386,29 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
             voxels = lattice.scatter(x, targets=True)
             voxels = self.forward(voxels, size=lattice.grid)
             return lattice.gather(voxels)
-        return self._add_bias(lattice_conv(
-            x, self._matrices(), lattice, len(lattice.coord),
-            transposed=True))
+        return self._add_bias(lattice_conv(x, self._matrices(), lattice.edges,
+                                           transposed=True))
+
+    def _check_fits(self, x: Tensor) -> None:
+        """Any coarse grid that has a fine one."""
+        least = self._least(x.shape[2:])
+        if min(least) < 1:
+            raise ValueError(f"Expected voxels enough for 'padding' "
+                             f"{self.padding} (got {list(x.shape)})")
+
+    def _least(self, coarse) -> list[int]:
+        return [(n - 1) * self.stride + self.kernel_size - 2 * self.padding
+                for n in coarse]
 
     def _surplus(self, coarse, size) -> tuple[int, ...]:
         """Voxels that the strided convolution leaves out at the end."""
-        least = [(n - 1) * self.stride + self.kernel_size - 2 * self.padding
-                 for n in coarse]
-        surplus = tuple(n - m for n, m in zip(size or least, least))
+        least = self._least(coarse)
+        size = least if size is None else [
+            checks.integer('size', n) for n in size]
+        if len(size) != 3:
+            raise ValueError(f"Expected 'size' to be three integers (got "
+                             f"{size})")
+        surplus = tuple(n - m for n, m in zip(size, least))
         if not all(0 <= n < self.stride for n in surplus):
             raise ValueError(f"Expected 'size' to be from {least}, and less "
                              f"than {self.stride} larger (got {size})")

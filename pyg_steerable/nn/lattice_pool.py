@@ -6,10 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.utils import scatter
 
-from ..graph.lattice import LatticeData
+from .. import checks
+from ..graph.lattice import LatticeData, check_lattice
 from ..graph.stencil import check_stencil
 from ..layers.constants import ConstantModule
 from ..ops.lattice import lattice_conv
+from ..ops.precision import at_least_float32, full_precision
+
+#: Of a low-pass filter: half of a stencil's largest size.
+MAX_SCALE = 24.
 
 
 class LatticeFilter(ConstantModule):
@@ -39,6 +44,13 @@ class LatticeFilter(ConstantModule):
     def __init__(self, line: Tensor, stride: int = 1,
                  padding: int | None = None):
         super().__init__()
+        checks.tensor('line', line, what='a vector of weights')
+        checks.shaped('line', line, (None, ), '[s]')
+        checks.finite('line', line)
+        if not torch.equal(line, line.flip(0)):
+            raise ValueError(f"Expected 'line' to be symmetric (got "
+                             f"{checks.show(line.tolist())}): others do not "
+                             f"commute with the group")
         self.kernel_size, self.stride, self.padding, _ = check_stencil(
             len(line), stride, padding, 1.)
         self.register_constant('line', line)
@@ -47,6 +59,11 @@ class LatticeFilter(ConstantModule):
                 ) -> Tensor:
         if lattice is None:
             return self._along_axes(x)
+        check_lattice(lattice)
+        checks.tensor('x', x, what='a tensor of features')
+        rows = lattice.coord.shape[0]
+        checks.shaped('x', x, (rows, None),
+                      f'[{rows}, C], one row for each voxel')
         has = lattice.geometry
         wanted = (self.kernel_size, self.stride, self.padding)
         if (has.kernel_size, has.stride, has.padding) != wanted:
@@ -56,7 +73,7 @@ class LatticeFilter(ConstantModule):
                 f"with the same numbers")
         line = self.line.to(x.dtype)
         weight = (line[:, None, None] * line[:, None] * line).flatten()
-        return lattice_conv(x, weight, lattice, lattice.num_targets)
+        return lattice_conv(x, weight, lattice.edges)
 
     def _along_axes(self, x: Tensor) -> Tensor:
         check_dense(x)
@@ -67,7 +84,7 @@ class LatticeFilter(ConstantModule):
                 f'Pad them with zeros')
         # One product of matrices for each axis is many times faster than
         # grouped convolutions or shifted copies, above all in backward.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             Mz, My, Mx = (self._matrix(n, x.dtype) for n in x.shape[2:])
             planes = Mz @ x.flatten(3).flatten(0, 1)
             planes = planes.unflatten(0, x.shape[:2]).unflatten(
@@ -91,6 +108,7 @@ class LatticeFilter(ConstantModule):
 
 def check_dense(x: Tensor) -> None:
     """Raises a ValueError unless x has the shape of voxels."""
+    checks.tensor('x', x, what='a tensor of voxels')
     if x.dim() != 5:
         raise ValueError(f'Expected voxels of shape [B, C, D, H, W] (got '
                          f'{list(x.shape)}). For node features pass the '
@@ -121,9 +139,7 @@ class LatticeLowPass(LatticeFilter):
     """
     def __init__(self, scale: float = 2., stride: int = 1,
                  padding: int | None = None):
-        if not 0 < scale < float('inf'):
-            raise ValueError(f"Expected 'scale' to be a positive number (got "
-                             f"{scale})")
+        scale = checks.real('scale', scale, above=0., most=MAX_SCALE)
         sigma = 0.5 * max(0., scale**2 - 1)**0.5
         size = int(1 + 2 * 2.5 * sigma)
         reach = size // 2  # an even size is one less than the next odd one
@@ -148,7 +164,7 @@ class LatticeAvgPool(LatticeFilter):
     """
     def __init__(self, kernel_size: int = 3, stride: int = 2,
                  padding: int | None = None):
-        check_stencil(kernel_size, stride, padding, 1.)
+        kernel_size = check_stencil(kernel_size, stride, padding, 1.)[0]
         line = torch.full((kernel_size, ), 1 / kernel_size,
                           dtype=torch.float64, device='cpu')
         super().__init__(line, stride, padding)
@@ -169,17 +185,22 @@ class LatticeGlobalPool(torch.nn.Module):
     """
     def __init__(self, reduce: str = 'mean'):
         super().__init__()
-        if reduce not in ('mean', 'sum'):
-            raise ValueError(f"Expected 'reduce' to be 'mean' or 'sum' (got "
-                             f"{reduce!r})")
-        self.reduce = reduce
+        self.reduce = checks.choice('reduce', reduce, ('mean', 'sum'))
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
         if lattice is None:
             check_dense(x)
-            return getattr(x, self.reduce)((2, 3, 4))
-        return scatter(x, lattice.targets[1], 0, lattice.size, self.reduce)
+            out = getattr(x.to(at_least_float32(x)), self.reduce)((2, 3, 4))
+            return out.to(x.dtype)
+        check_lattice(lattice)
+        checks.tensor('x', x, what='a tensor of features')
+        batch = lattice.edges.batch_dst
+        checks.shaped('x', x, (batch.shape[0], None),
+                      f"[{batch.shape[0]}, C], one row for each voxel of the "
+                      f"lattice's output")
+        return scatter(x.to(at_least_float32(x)), batch, 0,
+                       lattice.num_lattices, self.reduce).to(x.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.reduce!r})'

@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from .stencil import Stencil
 
 #: Grids with more voxels than this are searched without a table of them.
 MAX_TABLE = 2**26
@@ -25,6 +23,39 @@ Run = tuple[int, list[int], Tensor, Tensor]
 Rows = Iterator[tuple[int, Tensor]]
 
 
+class LatticeEdges(NamedTuple):
+    """Who is whose neighbour, as tensors and whole numbers: voxels *(z, y,
+    x)* and their lattices, on both sides; the edges, where they are listed;
+    and the numbers (lattices, D, H, W, kernel_size, stride, padding).
+    """
+    coord: Tensor
+    batch: Tensor
+    coord_dst: Tensor
+    batch_dst: Tensor
+    edge_index: Tensor | None
+    edge_offset: Tensor | None
+    numbers: tuple[int, ...]
+
+    @property
+    def num_offsets(self) -> int:
+        return self.numbers[4]**3
+
+    def runs(self) -> Iterator[Run]:
+        """All edges in the order of their offsets."""
+        return (_found_runs if self.edge_index is None else _listed_runs)(self)
+
+    def rows(self, at_once: int, transposed: bool = False) -> Rows | None:
+        """The same target by target, None where runs are cheaper."""
+        return (_found_rows if self.edge_index is None else _listed_rows)(
+            self, at_once, transposed)
+
+
+def cube(size: int, device=None) -> Tensor:
+    """All offsets in [0, size)^3, the last one running fastest."""
+    line = torch.arange(size, device=device)
+    return torch.cartesian_prod(line, line, line).view(-1, 3)
+
+
 def voxel_number(coord: Tensor, batch: Tensor, shape: Sequence[int]) -> Tensor:
     """The place of voxels in a batch of grids."""
     z, y, x = coord.unbind(-1)
@@ -40,13 +71,14 @@ def voxel_at(number: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.stack(parts[::-1], dim=-1), number
 
 
-def listed_runs(edge_index: Tensor, edge_offset: Tensor,
-            num_offsets: int) -> Iterator[Run]:
+def _listed_runs(edges: LatticeEdges) -> Iterator[Run]:
     """Listed edges. Those of a batch are in order graph by graph."""
-    src, dst = edge_index
+    (src, dst), edge_offset = edges.edge_index, edges.edge_offset
+    num_offsets = edges.num_offsets
     if bool((edge_offset[1:] < edge_offset[:-1]).any()):
         # Offsets are few: narrow integers sort several times faster.
-        order = torch.argsort(edge_offset.to(torch.int16), stable=True)
+        narrow = torch.int16 if num_offsets < 2**15 else torch.int32
+        order = torch.argsort(edge_offset.to(narrow), stable=True)
         src, dst = src[order], dst[order]
     sizes = torch.bincount(edge_offset, minlength=num_offsets).tolist()
     first, start = 0, 0
@@ -71,51 +103,50 @@ def _prefers_runs(filled: float, num_dst: int) -> bool:
     return filled * num_dst + _OVERHEAD < num_dst / 2
 
 
-def _search(stencil: Stencil, sources, targets, size: int,
-            transposed: bool = False):
+def _search(edges: LatticeEdges, transposed: bool = False):
     """A function from voxel numbers to sources, the voxel of each target and
     what each offset adds to it. Numbers are those of a grid that no offset
     leaves.
     """
-    t, p, s = stencil.stride, stencil.padding, stencil.kernel_size
-    offsets = stencil.offsets().to(sources[0].device)
-    shape, begin, end = stencil.padded, p, 0
+    size, *grid, s, t, p = edges.numbers
+    offsets = cube(s, edges.coord.device)
+    begin, end = p, 0
     if transposed:  # t o = j + p - k = (j + p) + (s - 1 - k) - (s - 1)
-        shape = tuple(n + s - 1 for n in shape)
         offsets, end = offsets.flip(0), s - 1
-    fine = voxel_number(sources[0] + begin, sources[1], shape)
-    coarse = voxel_number(targets[0] * t + end, targets[1], shape)
+    shape = [n + 2 * p + end for n in grid]
+    fine = voxel_number(edges.coord + begin, edges.batch, shape)
+    coarse = voxel_number(edges.coord_dst * t + end, edges.batch_dst, shape)
     key, base = (coarse, fine) if transposed else (fine, coarse)
     look_up = _table(key, size * shape[0] * shape[1] * shape[2])
     return look_up, base, voxel_number(offsets, 0, shape)
 
 
-def found_runs(stencil: Stencil, sources, targets, size: int) -> Iterator[Run]:
+def _found_runs(edges: LatticeEdges) -> Iterator[Run]:
     """Edges that are not listed."""
-    look_up, base, shift = _search(stencil, sources, targets, size)
+    look_up, base, shift = _search(edges)
     step = max(1, AT_ONCE // max(1, len(base)))
     for first in range(0, len(shift), step):
         wanted = base + shift[first:first + step, None]
         src = look_up(wanted.flatten())
-        found = src < len(sources[0])
+        found = src < len(edges.coord)
         sizes = found.view_as(wanted).sum(1).tolist()
         found = found.nonzero().flatten()
         yield (first, sizes, src.index_select(0, found).long(),
                found % max(1, len(base)))
 
 
-def listed_rows(edge_index: Tensor, edge_offset: Tensor, num_offsets: int,
-                num_src: int, num_dst: int, at_once: int,
-                transposed: bool = False) -> Rows | None:
-    """Listed edges target by target, None where runs are cheaper."""
-    src, dst = edge_index
+def _listed_rows(edges: LatticeEdges, at_once: int, transposed: bool
+                 ) -> Rows | None:
+    """Listed edges target by target."""
+    (src, dst), num_offsets = edges.edge_index, edges.num_offsets
+    num_src, num_dst = len(edges.coord), len(edges.coord_dst)
     if transposed:
         src, dst, num_src, num_dst = dst, src, num_dst, num_src
     if _prefers_runs(len(src) / max(1, num_dst * num_offsets), num_dst):
         return None
     table = src.new_full((num_dst * num_offsets, ), num_src,
                          dtype=torch.int32)
-    table[dst * num_offsets + edge_offset] = src.int()
+    table[dst * num_offsets + edges.edge_offset] = src.int()
     if int((table < num_src).sum()) < len(src):
         return None  # an edge that is listed twice counts twice
     table = table.view(num_dst, num_offsets)
@@ -123,19 +154,18 @@ def listed_rows(edge_index: Tensor, edge_offset: Tensor, num_offsets: int,
     return ((i, table[i:i + step]) for i in range(0, num_dst, step))
 
 
-def found_rows(stencil: Stencil, sources, targets, size: int, at_once: int,
-               transposed: bool = False) -> Rows | None:
+def _found_rows(edges: LatticeEdges, at_once: int, transposed: bool
+                ) -> Rows | None:
     """The same of edges that are not listed."""
-    look_up, base, shift = _search(stencil, sources, targets, size,
-                                   transposed)
-    step = max(1, at_once // stencil.num_offsets)
+    look_up, base, shift = _search(edges, transposed)
+    step = max(1, at_once // edges.num_offsets)
 
     def block(base):
         return look_up((base[:, None] + shift).flatten()).view(
             -1, len(shift))
 
     some = block(base[_spread(len(base), base.device)])
-    here = len((targets if transposed else sources)[0])
+    here = len(edges.coord_dst if transposed else edges.coord)
     filled = int((some < here).sum()) / max(1, some.numel())
     if _prefers_runs(filled, len(base)):
         return None
@@ -146,7 +176,9 @@ def _table(key: Tensor, size: int):
     """A function from voxel numbers to nodes, their number where there is
     none.
     """
-    if size <= MAX_TABLE or not len(key):
+    if not len(key):
+        return torch.zeros_like
+    if size <= MAX_TABLE:
         table = torch.full((size, ), len(key), dtype=torch.int32,
                            device=key.device)
         table[key] = torch.arange(len(key), dtype=torch.int32,
@@ -159,23 +191,3 @@ def _table(key: Tensor, size: int):
         return order[place].where(key[place] == wanted, len(key))
 
     return search
-
-
-def output_voxels(coord: Tensor, batch: Tensor, stencil: Stencil,
-             dilate: bool) -> tuple[Tensor, Tensor]:
-    """The voxels of the output, in order."""
-    shape, found = stencil.out_grid, batch.new_empty(0)
-    if dilate:
-        offsets = stencil.offsets().to(coord.device) - stencil.padding
-    else:  # all of the block of an output, from its centre on
-        offsets = torch.tensor(list(product(range(stencil.stride), repeat=3)),
-                               device=coord.device) + stencil.shift
-    limit = torch.tensor(shape, device=coord.device)
-    for offset in offsets:
-        place = coord - offset
-        out = place.div(stencil.stride, rounding_mode='floor')
-        inside = ((out * stencil.stride == place) & (out >= 0)
-                  & (out < limit)).all(-1)
-        new = voxel_number(out[inside], batch[inside], shape)
-        found = torch.cat([found, new]).unique()
-    return voxel_at(found, shape)
