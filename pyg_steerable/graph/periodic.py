@@ -36,7 +36,7 @@ class Cells:
         self.is_compact = self.cell is cell
         side = self.cell.norm(dim=2).where(pbc, 1)
         inverse = torch.linalg.pinv(self.cell / side[..., None])
-        self.inverse = inverse / side[:, None]
+        self.inverse = (inverse / side[:, None]).where(pbc[:, None], 0)
         # Between opposite faces: no shorter way leads from image to image.
         self.height = (side / inverse.norm(dim=1)).where(pbc, torch.inf)
 
