@@ -26,6 +26,7 @@ from pyg_steerable.graph import (
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fewer than k:UserWarning'),
     pytest.mark.filterwarnings('ignore:.*torch_cluster.*:DeprecationWarning'),
+    pytest.mark.filterwarnings('ignore:.*are about as far apart:UserWarning'),
 ]
 
 ENGINES = [

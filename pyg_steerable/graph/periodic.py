@@ -10,13 +10,15 @@ from .. import checks
 from .clouds import Clouds, safe_exponent
 from .search import Edges, Search
 
-#: By which a fractional coordinate may miss its cell.
-MARGIN = 1e-6
+#: By which coordinates, relative to the largest, may be wrong.
+MARGIN = 1e-12
 #: Images that are looked at together: so many, and more for each source.
 MAX_IMAGES, MAX_IMAGES_EACH = 2**22, 8
 #: Cells by which a point may be away from the first: beyond, float64 does
 #: not say where in a cell it is.
 MAX_CELLS = 2**48
+#: The least volume of a cell, relative to a cuboid of these sides.
+MIN_VOLUME = 1e-9
 #: Larger coordinates, and sides of cells, have no squares.
 MAX_LENGTH = 1e120
 
@@ -33,12 +35,22 @@ class Cells:
         # Of the other axes nothing is asked.
         cell = cell.where(pbc[..., None], 0)
         self.cell, self.basis = _compact(cell)
-        self.is_compact = self.cell is cell
         side = self.cell.norm(dim=2).where(pbc, 1)
         inverse = torch.linalg.pinv(self.cell / side[..., None])
         self.inverse = (inverse / side[:, None]).where(pbc[:, None], 0)
         # Between opposite faces: no shorter way leads from image to image.
         self.height = (side / inverse.norm(dim=1)).where(pbc, torch.inf)
+        # The axis of largest height comes last, behind it only those that do
+        # not repeat.
+        self.order = self.height.argsort(dim=1, stable=True)
+        rows = self.cell.gather(1, self.order[..., None].expand_as(self.cell))
+        self.turn, upper = torch.linalg.qr(rows.mT)
+        self.triangle = upper.mT
+        # Directions are free: steps along them are positive.
+        sign = self.triangle.diagonal(dim1=1, dim2=2).sign()
+        sign = sign.where(pbc.gather(1, self.order), 1)
+        self.turn, self.triangle = (t * sign[:, None] for t in (
+            self.turn, self.triangle))
 
     def fraction(self, clouds: Clouds) -> Tensor:
         return (clouds.pos[:, None] @ self.inverse[clouds.batch])[:, 0]
@@ -64,56 +76,86 @@ class Cells:
         return (image[:, :, None] * self.basis[batch]).sum(1)
 
     def images(self, source: Clouds, target: Clouds, reach: Tensor,
-               name: str) -> tuple[Clouds, Tensor, Tensor]:
-        r"""The images of wrapped sources that may lie within :obj:`reach`
-        :math:`[B]` of a wrapped target; with the source that each is an image
-        of, and the cell that it lies in, :math:`[N', D]`. They are sorted by
-        source and by the cell in the user's terms.
+               name: str, fraction: float = 0.
+               ) -> tuple[Clouds, Tensor, Tensor]:
+        r"""The images of sources that may lie within :obj:`reach`
+        :math:`[B]`, and within a :obj:`fraction` of a cell, of a target; with
+        the source that each is an image of, and the cell that it lies in,
+        :math:`[N', D]`. They are sorted by source, then by the cell in the
+        user's terms.
+
+        Axis by axis, in coordinates in which the cell is a triangle: what
+        one axis takes of the reach is lost for the next ones (U. Fincke and
+        M. Pohst, "Improved methods for calculating vectors of short length in
+        a lattice", 1985).
         """
-        least, most = self._box(target)
-        known = self.pbc & (least <= most)  # not without targets
-        far = reach[:, None] / self.height * (1 + MARGIN) + MARGIN
-        least, most = (t.where(known, 0) for t in (least - far, most + far))
-        self._refuse_too_many(source, most - least, name)
-        fraction = self.fraction(source).where(known[source.batch], 0)
-        index = torch.arange(len(source), device=fraction.device)
-        image = source.batch.new_zeros(len(source), 0)
-        for axis in range(self.pbc.shape[1]):
-            at, batch = fraction[index, axis], source.batch[index]
-            low = (least[batch, axis] - at).ceil().long()
-            high = (most[batch, axis] - at).floor().long()
-            count = high - low + 1
+        low, high = self._box(target)
+        # Coordinates are rounded; without targets there is nothing.
+        size = (torch.maximum(low.abs(), high.abs()).amax(1) +
+                self.triangle.abs().amax((1, 2)))
+        known = size < torch.inf
+        slack = (MARGIN * (size + source.largest())).where(known, 0)
+        index = known[source.batch].nonzero()[:, 0]
+        pos = self._turned(source)[index]
+        image = source.batch.new_zeros(len(index), pos.shape[1])
+        square = ((reach * (1 + MARGIN)) + slack)[source.batch[index]].square()
+        for axis in reversed(range(pos.shape[1])):
+            batch = source.batch[index]
+            side, at = self.triangle[batch, axis, axis], pos[:, axis]
+            repeats = side > 0
+            side = side.where(repeats, 1)
+            below, above = low[batch, axis], high[batch, axis]
+            far = torch.maximum(square.sqrt(), fraction * side)
+            first = ((below - far - at) / side).ceil().where(repeats, 0)
+            last = ((above + far - at) / side).floor().where(repeats, 0)
+            count = (last - first + 1).clamp(min=0)
+            self._refuse_too_many(source, float(count.sum()), name)
+            count = count.long()
             copy = torch.arange(len(index), device=index.device)
             copy = copy.repeat_interleave(count)
             step = torch.arange(len(copy), device=index.device)
-            step = step - (count.cumsum(0) - count - low)[copy]
-            index = index[copy]
-            image = torch.cat([image[copy], step[:, None]], 1)
-        if not self.is_compact:
-            key = self.given(image, source.batch[index])
-            order = torch.arange(len(index), device=index.device)
-            for column in (*key.t().flip(0), index):
-                order = order[column[order].argsort(stable=True)]
-            index, image = index[order], image[order]
+            step = step - (count.cumsum(0) - count - first.long())[copy]
+            index, image, batch = index[copy], image[copy], batch[copy]
+            image[:, axis] = step
+            pos = pos[copy] + step[:, None] * self.triangle[batch, axis]
+            gap = torch.maximum(below[copy] - pos[:, axis],
+                                pos[:, axis] - above[copy])
+            gap = (gap - slack[batch]).clamp(min=0)
+            square = square[copy] - gap.square()
+            if not fraction:
+                keep = square >= 0
+                index, image, pos, square = (
+                    t[keep] for t in (index, image, pos, square))
+            square = square.clamp(min=0)
+        image = torch.empty_like(image).scatter_(
+            1, self.order[source.batch[index]], image)
+        given = self.given(image, source.batch[index])
+        order = torch.arange(len(index), device=index.device)
+        for key in (*given.t().flip(0), index):
+            order = order[key[order].argsort(stable=True)]
+        index, image = index[order], image[order]
         return self.move(source.take(index), image), index, image
 
+    def _turned(self, clouds: Clouds) -> Tensor:
+        """Coordinates in which the cell is a triangle."""
+        return (clouds.pos[:, None] @ self.turn[clouds.batch])[:, 0]
+
     def _box(self, clouds: Clouds) -> tuple[Tensor, Tensor]:
-        """The least and the largest fractional coordinates of each cloud."""
-        fraction = self.fraction(clouds)
-        batch = clouds.batch[:, None].expand_as(fraction)
-        start = torch.full_like(self.height, torch.inf)
-        return (start.scatter_reduce(0, batch, fraction, 'amin'),
-                (-start).scatter_reduce(0, batch, fraction, 'amax'))
+        """The least and the largest of these coordinates, cloud by cloud."""
+        pos = self._turned(clouds)
+        batch = clouds.batch[:, None].expand_as(pos)
+        start = torch.full_like(self.cell[:, 0], torch.inf)
+        return (start.scatter_reduce(0, batch, pos, 'amin'),
+                (-start).scatter_reduce(0, batch, pos, 'amax'))
 
     @staticmethod
-    def _refuse_too_many(source: Clouds, extent: Tensor, name: str) -> None:
-        images = float((source.count * (1 + extent).prod(1)).sum())
+    def _refuse_too_many(source: Clouds, images: float, name: str) -> None:
         limit = MAX_IMAGES + MAX_IMAGES_EACH * len(source)
         if not images <= limit:
             raise ValueError(
                 f"Expected '{name}' and 'cell' such that at most {limit} "
-                f"periodic images are within reach (got about {images:.3g}). "
-                f"Lower '{name}'")
+                f"periodic images are within reach (got {images:.3g} or "
+                f"more). Lower '{name}'")
 
 
 def read_cells(cell, pbc, pair: tuple[Clouds, Clouds], names: tuple[str, str]
@@ -139,10 +181,12 @@ def read_cells(cell, pbc, pair: tuple[Clouds, Clouds], names: tuple[str, str]
     unit = torch.nn.functional.normalize(
         (cell / side[..., None]).where((pbc & (side > 0))[..., None], 0),
         dim=2)
-    # Squared, in the space of the axes that repeat.
-    volume = (unit @ unit.mT + torch.diag_embed((~pbc).double())).det()
-    if not bool((volume > 1e-12).all()):
-        bad = int((volume <= 1e-12).nonzero()[0])
+    # In the space of the axes that repeat.
+    length = torch.linalg.svdvals(unit)
+    axes = torch.arange(dim, device=device)
+    volume = length.where(axes < pbc.sum(1, keepdim=True), 1).prod(1)
+    if not bool((volume > MIN_VOLUME).all()):
+        bad = int((volume <= MIN_VOLUME).nonzero()[0])
         raise ValueError(f"Expected 'cell' to have a volume (got "
                          f"{cell[bad].tolist()}). Along an axis that does "
                          f"not repeat, 'pbc' is False and any vector will do")
@@ -190,7 +234,7 @@ def _compact(cell: Tensor) -> tuple[Tensor, Tensor]:
             times = times.round().where(times.abs() < MAX_CELLS, 0)
             shorter = cell[:, i] - times[:, None] * cell[:, j]
             better = (shorter.square().sum(1) <
-                      cell[:, i].square().sum(1) * (1 - MARGIN))
+                      cell[:, i].square().sum(1) * (1 - 1e-6))
             if bool(better.any()):
                 times = times.where(better, 0).long()
                 basis[:, i] -= times[:, None] * basis[:, j]
@@ -248,25 +292,31 @@ class PeriodicSearch:
         height = self.cells.height.log().sort(1).values.cumsum(1)
         images = ((k + 2) / count.clamp(min=1)).log()[:, None]
         reach = ((height + images) / axes).exp().amin(1).where(endless, 0)
+        reach = reach.where(endless, torch.inf)
         rows = torch.arange(len(self.target), device=count.device)
-        found = []
+        found, fraction = [], 0.
         while True:
-            search, index, image = self._search(reach, rows, 'k')
+            search, index, image = self._search(reach, rows, 'k', fraction)
             edges = search.nearest(k)
+            batch = search.target.batch
             last = edges.where(edges.place == k - 1)
             # All that is as far as the last one must be there, ties too.
-            far = last.dist * (1 + 4 * search.tolerance)
-            done = ~endless[search.target.batch]
-            done[last.row] |= far <= reach[search.target.batch[last.row]]
+            far = torch.full_like(batch, torch.inf, dtype=reach.dtype)
+            far[last.row] = last.dist * (1 + 4 * search.tolerance)
+            done = ~endless[batch] | (far <= reach[batch])
             kept = edges.where(done[edges.row])
             found.append(self._result(kept, rows, index, image))
-            rows = rows[~done]
-            if not len(rows):
+            if bool(done.all()):
                 break
-            again = torch.zeros_like(endless)
-            again[self.target.batch[rows]] = True
-            # Ends: the number of images is bounded.
-            reach = torch.where(again, 1.5 * reach, 0)
+            rows, far, batch = rows[~done], far[~done], batch[~done]
+            # The k nearest of some images are not farther than these. If
+            # there were too few, there are more half a cell around a target,
+            # or farther, which ends: the number of images is bounded.
+            farthest = torch.zeros_like(reach).scatter_reduce(
+                0, batch, far, 'amax')
+            short = farthest == torch.inf
+            reach = torch.where(short, 1.5 * reach, farthest)
+            fraction = .6 if bool(short.any()) else 0.
         edges = Edges(*map(torch.cat, zip(*(e for e, _ in found))))
         offset = torch.cat([o for _, o in found])
         order = edges.row.argsort(stable=True)
@@ -281,10 +331,11 @@ class PeriodicSearch:
         edges, capped = search.within(r, cap)
         return self._result(edges, rows, index, image), capped
 
-    def _search(self, reach: Tensor, rows: Tensor, name: str):
+    def _search(self, reach: Tensor, rows: Tensor, name: str,
+                fraction: float = 0.):
         target = self.target.take(rows)
         images, index, image = self.cells.images(self.source, target, reach,
-                                                 name)
+                                                 name, fraction)
         skip = None
         if self.same:
             itself = (image == 0).all(1).nonzero()[:, 0]

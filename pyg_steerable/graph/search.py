@@ -70,8 +70,10 @@ class Search:
         skips = self.skip is not None
         places = self.sites.clouds.count[self.target.batch]
         rows = (self.source.count[self.target.batch] > skips).nonzero()[:, 0]
-        # One more shows whether the last one is tied.
-        width = k + 1 + skips
+        # One more shows whether the last one is tied. Where points are on top
+        # of each other, fewer places hold as many.
+        share = len(self.sites.clouds) / max(1, len(self.source))
+        width = 1 + math.ceil((k + skips) * share)
         found = []
         while len(rows):
             width = min(width, int(self.sites.clouds.count.max()))
