@@ -1,6 +1,7 @@
 """Periodic boundaries: the images of points in a crystal."""
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import torch
@@ -35,6 +36,7 @@ class Cells:
         # Of the other axes nothing is asked.
         cell = cell.where(pbc[..., None], 0)
         self.cell, self.basis = _compact(cell)
+        self.turns = self.cell is not cell
         side = self.cell.norm(dim=2).where(pbc, 1)
         inverse = torch.linalg.pinv(self.cell / side[..., None])
         self.inverse = (inverse / side[:, None]).where(pbc[:, None], 0)
@@ -60,7 +62,9 @@ class Cells:
                                        self.cell[clouds.batch]))
 
     def wrap(self, clouds: Clouds, name: str) -> tuple[Clouds, Tensor]:
-        """The points inside their cells, and how often they were moved."""
+        """The points inside their cells, and how they were moved, in the
+        user's lattice vectors.
+        """
         fraction = self.fraction(clouds)
         far = fraction.abs().amax(1)
         if bool((far >= MAX_CELLS).any()):
@@ -69,20 +73,22 @@ class Cells:
                              f"{float(far.max()):.3g}). Move the points into "
                              f"the cell")
         moved = -fraction.floor().long()
-        return self.move(clouds, moved), moved
+        return self.move(clouds, moved), self.given(moved, clouds.batch)
 
     def given(self, image: Tensor, batch: Tensor) -> Tensor:
-        """Images in multiples of the lattice vectors that the user gave."""
+        """Multiples of the lattice vectors that the user gave."""
+        if not self.turns:
+            return image
         return (image[:, :, None] * self.basis[batch]).sum(1)
 
     def images(self, source: Clouds, target: Clouds, reach: Tensor,
                name: str, fraction: float = 0.
                ) -> tuple[Clouds, Tensor, Tensor]:
         r"""The images of sources that may lie within :obj:`reach`
-        :math:`[B]`, and within a :obj:`fraction` of a cell, of a target; with
-        the source that each is an image of, and the cell that it lies in,
-        :math:`[N', D]`. They are sorted by source, then by the cell in the
-        user's terms.
+        :math:`[B]` of a target, or in a box around it that is at least a
+        :obj:`fraction` of a cell wide; with the source that each is an image
+        of, and the cell that it lies in, in the user's lattice vectors,
+        :math:`[N', D]`. They are sorted by source, then by cell.
 
         Axis by axis, in coordinates in which the cell is a triangle: what
         one axis takes of the reach is lost for the next ones (U. Fincke and
@@ -118,23 +124,24 @@ class Cells:
             index, image, batch = index[copy], image[copy], batch[copy]
             image[:, axis] = step
             pos = pos[copy] + step[:, None] * self.triangle[batch, axis]
+            square = square[copy]
+            if fraction:
+                continue
             gap = torch.maximum(below[copy] - pos[:, axis],
                                 pos[:, axis] - above[copy])
-            gap = (gap - slack[batch]).clamp(min=0)
-            square = square[copy] - gap.square()
-            if not fraction:
-                keep = square >= 0
+            square = square - (gap - slack[batch]).clamp(min=0).square()
+            keep = square >= 0
+            if not bool(keep.all()):
                 index, image, pos, square = (
                     t[keep] for t in (index, image, pos, square))
-            square = square.clamp(min=0)
         image = torch.empty_like(image).scatter_(
             1, self.order[source.batch[index]], image)
-        given = self.given(image, source.batch[index])
+        pos = self.move(source.take(index), image)
+        image = self.given(image, source.batch[index])
         order = torch.arange(len(index), device=index.device)
-        for key in (*given.t().flip(0), index):
+        for key in (*image.t().flip(0), index):
             order = order[key[order].argsort(stable=True)]
-        index, image = index[order], image[order]
-        return self.move(source.take(index), image), index, image
+        return pos.take(order), index[order], image[order]
 
     def _turned(self, clouds: Clouds) -> Tensor:
         """Coordinates in which the cell is a triangle."""
@@ -285,15 +292,20 @@ class PeriodicSearch:
     def nearest(self, k: int) -> tuple[Edges, Tensor]:
         count = self.source.count
         endless = self.cells.pbc.any(1) & (count > 0)
-        # A box of this size holds more images than needed, if they are spread
-        # evenly along the shortest axes, be it one, two or all.
+        # A box of this size holds more images than needed: those of the point
+        # itself along the shortest axes, or of all, if they are spread
+        # evenly.
         axes = torch.arange(1, self.cells.pbc.shape[1] + 1,
                             device=count.device)
         height = self.cells.height.log().sort(1).values.cumsum(1)
-        images = ((k + 2) / count.clamp(min=1)).log()[:, None]
-        reach = ((height + images) / axes).exp().amin(1).where(endless, 0)
+        spread = axes == self.cells.pbc.sum(1, keepdim=True)
+        needed = math.log(k + 2) - torch.where(
+            spread, count.clamp(min=1)[:, None], 1).log()
+        reach = ((height + needed) / axes).exp().amin(1)
         reach = reach.where(endless, torch.inf)
         rows = torch.arange(len(self.target), device=count.device)
+        known = torch.full((len(rows), ), torch.inf, dtype=reach.dtype,
+                           device=rows.device)
         found, fraction = [], 0.
         while True:
             search, index, image = self._search(reach, rows, 'k', fraction)
@@ -301,22 +313,22 @@ class PeriodicSearch:
             batch = search.target.batch
             last = edges.where(edges.place == k - 1)
             # All that is as far as the last one must be there, ties too.
-            far = torch.full_like(batch, torch.inf, dtype=reach.dtype)
+            far = torch.full_like(reach[batch], torch.inf)
             far[last.row] = last.dist * (1 + 4 * search.tolerance)
             done = ~endless[batch] | (far <= reach[batch])
             kept = edges.where(done[edges.row])
             found.append(self._result(kept, rows, index, image))
             if bool(done.all()):
                 break
-            rows, far, batch = rows[~done], far[~done], batch[~done]
-            # The k nearest of some images are not farther than these. If
-            # there were too few, there are more half a cell around a target,
-            # or farther, which ends: the number of images is bounded.
+            # The k nearest of some images are not farther than these, once
+            # there are k: they are sought half a cell around a target too.
+            known[rows] = known[rows].minimum(far)
+            rows, batch = rows[~done], batch[~done]
             farthest = torch.zeros_like(reach).scatter_reduce(
-                0, batch, far, 'amax')
-            short = farthest == torch.inf
-            reach = torch.where(short, 1.5 * reach, farthest)
-            fraction = .6 if bool(short.any()) else 0.
+                0, batch, known[rows], 'amax')
+            # It ends, for the number of images is bounded.
+            reach = farthest.minimum(1.5 * reach)
+            fraction = .6 if bool((farthest == torch.inf).any()) else 0.
         edges = Edges(*map(torch.cat, zip(*(e for e, _ in found))))
         offset = torch.cat([o for _, o in found])
         order = edges.row.argsort(stable=True)
@@ -347,5 +359,4 @@ class PeriodicSearch:
                 image: Tensor) -> tuple[Edges, Tensor]:
         row, col = rows[edges.row], index[edges.col]
         offset = image[edges.col] + self.moved[col] - self.target_moved[row]
-        return edges._replace(row=row, col=col), self.cells.given(
-            offset, self.source.batch[col])
+        return edges._replace(row=row, col=col), offset
