@@ -76,8 +76,8 @@ def measure(**settings):
 
 
 def far_away(args):
-    """Each task by the engine 'auto' for the largest size, far from the origin and
-    at it: CPU seconds (GPU: by the clock) and their ratio.
+    """Each task by the engine 'auto' for most points, at the origin and far
+    away: CPU seconds (on a GPU by the clock) and their ratio.
     """
     unit = 'cpu_seconds' if args.device == 'cpu' else 'seconds'
     found = {}

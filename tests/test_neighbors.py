@@ -958,6 +958,7 @@ FLAT = torch.tensor([[1., 0, 0], [0, 1, 0], [1, 1, 0]])
     (TypeError, "'x' to be .* dense", bad(x=torch.eye(3).to_sparse())),
     (ValueError, "'x' on a device with", bad(x=torch.ones(3, 3).to('meta'))),
     (TypeError, 'a tensor of positions', bad(x=[[0., 0., 0.]])),
+    (TypeError, "'y' to be a tensor of positions", bad(y=None)),
     (ValueError, 'or neither', bad(batch_x=torch.zeros(5).long())),
     (ValueError, r"'batch_y' of shape \[4\]", bad(
         batch_x=torch.zeros(5).long(), batch_y=torch.zeros(5).long())),
@@ -1005,6 +1006,20 @@ def test_bad_flow_and_ratio():
         fps(torch.randn(5, 3), batch_size=0)
     with pytest.raises(ValueError, match='does not sample'):
         fps(torch.randn(5, 3), engine='scipy')
+
+
+def test_nothing_is_not_everything():
+    x = torch.randn(5, 3)
+    for call in (lambda: nearest(None, x), lambda: nearest(x, None),
+                 lambda: knn(x, None, 2), lambda: radius(None, x, 2.)):
+        with pytest.raises(TypeError, match='to be a tensor of positions'):
+            call()
+    for size in (2**31, 2**62):
+        with pytest.raises(ValueError, match="'batch_size' to be"):
+            knn_graph(x, 2, batch_size=size)
+        with pytest.raises(ValueError, match="'batch' in"):
+            knn_graph(x, 2, torch.tensor([0, 0, 0, 0, size]))
+        assert knn_graph(x, min(size, 2**48)).shape == (2, 20)
 
 
 def test_auto():

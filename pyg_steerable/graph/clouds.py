@@ -74,7 +74,7 @@ def read_clouds(name: str, batch_name: str, x: Tensor, batch: Tensor | None,
         batch = torch.zeros(len(x), dtype=torch.long, device=x.device)
         return Clouds(x, batch, size or 1), None
     batch = checks.indices(batch_name, batch, size or MAX_CLOUDS, len(x),
-                           f'[{len(x)}], one entry for each point,')
+                           f'[{len(x)}], one entry for each point')
     checks.has_values(batch_name, batch, 'the graph')
     checks.same_device(**{name: x, batch_name: batch})
     low, high = map(int, batch.aminmax()) if len(x) else (0, 0)

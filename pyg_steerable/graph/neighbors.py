@@ -140,7 +140,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
     """
     return _flow(flow, _neighbors(
         x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
-        k=_read_k(k), cosine=cosine, loop=loop))
+        k=_read_k(k), cosine=cosine,
+        loop=checks.flag('loop', loop)))
 
 
 def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
@@ -172,7 +173,8 @@ def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
             :func:`knn`.
     """
     return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
-                      cell, pbc, r=checks.positive('r', r), cap=max_num_neighbors)
+                      cell, pbc, r=checks.positive('r', r),
+                      cap=max_num_neighbors)
 
 
 def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
@@ -203,7 +205,8 @@ def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
     """
     return _flow(flow, _neighbors(
         x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
-        r=checks.positive('r', r), cap=max_num_neighbors, loop=loop))
+        r=checks.positive('r', r), cap=max_num_neighbors,
+        loop=checks.flag('loop', loop)))
 
 
 def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
@@ -237,12 +240,12 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
 @torch.compiler.disable
 def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
                cell=None, pbc=True, *, k=None, r=None, cap=None,
-               cosine=False, loop=False, names=('x', 'y')):
-    """The pairs (y, x), and their offsets if there is a cell; with y = None
-    the pairs (x, x).
+               cosine=False, loop=None, names=('x', 'y')):
+    """The pairs (y, x), and their offsets if there is a cell. If there is a
+    loop or none, but not :obj:`None`, these are the pairs (x, x).
     """
-    same = y is None
-    cosine, loop = checks.flag('cosine', cosine), checks.flag('loop', loop)
+    same = loop is not None
+    cosine = checks.flag('cosine', cosine)
     workers = (torch.get_num_threads() if num_workers is None else
                checks.integer('num_workers', num_workers, 1, MAX_WORKERS))
     if cap is not None:
@@ -250,7 +253,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     if batch_size is None and isinstance(cell, Tensor) and cell.dim() == 3:
         batch_size = len(cell)
     (source, source_order), (target, target_order) = _read_pair(
-        x, y, batch_x, batch_y, batch_size, names)
+        x, y, batch_x, batch_y, batch_size, names, same)
     if cosine:
         if cell is not None:
             raise ValueError("Expected no 'cell' with 'cosine' (got both): "
@@ -306,9 +309,9 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     return edge_index if offset is None else (edge_index, offset)
 
 
-def _read_pair(x, y, batch_x, batch_y, size, names):
+def _read_pair(x, y, batch_x, batch_y, size, names, same):
     """Sources and targets, with their orders."""
-    if y is None:
+    if same:
         source = read_clouds(names[0], 'batch', x, batch_x, size)
         return source, source
     if (batch_x is None) != (batch_y is None):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import checks
 from .clouds import Clouds, read_clouds, safe_exponent
-from .engines import Compiled, choose_engine
+from .engines import ENGINES, Compiled, choose_engine
 from .search import tie_tolerance
 
 
@@ -51,7 +51,7 @@ def fps(x: Tensor, batch: Tensor | None = None, ratio: float | Tensor = 0.5,
         ImportError: If an engine is named that is not installed.
     """
     random_start = checks.flag('random_start', random_start)
-    if engine == 'scipy':
+    if checks.choice('engine', engine, ('auto', *ENGINES)) == 'scipy':
         raise ValueError("Expected 'engine' to be 'torch', 'pyg_lib' or "
                          "'torch_cluster' (got 'scipy'): it does not sample")
     clouds, order = read_clouds('x', 'batch', x, batch, batch_size)
