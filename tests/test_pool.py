@@ -66,9 +66,9 @@ def test_downsampling_of_one_cloud_and_of_none(downsample):
     assert downsample(points(9)).shape == (5, )
     assert downsample(points(0)).shape == (0, )
     assert downsample(points(0), BATCH[:0]).shape == (0, )
-    with pytest.raises(ValueError, match=r"'ratio' in \(0, 1\]"):
+    with pytest.raises(ValueError, match="'ratio'"):
         downsample(points(), BATCH, 1.5)
-    with pytest.raises(ValueError, match=r"'ratio' in \(0, 1\]"):
+    with pytest.raises(ValueError, match="'ratio'"):
         downsample(points(), BATCH, float('nan'))
     with pytest.raises(ValueError, match=r"'batch' of shape \[12\]"):
         downsample(points(), BATCH[1:])

@@ -334,20 +334,20 @@ def _read_k(k) -> int:
 
 
 def _is_coarse(edges: Edges, clouds, given) -> bool:
-    """Whether the nearest neighbours of some targets, which are looked at,
-    are no more than a few numbers of their dtype away.
+    """Whether the nearest neighbours of some targets are no more than a few
+    numbers of their dtype away.
     """
     row, col, dist, _ = edges
     if not len(row):
         return False
     some = torch.linspace(0, len(clouds[0]) - 1, 4096, device=row.device)
-    # Their first few edges: neighbours on top of a target say nothing.
-    at = torch.searchsorted(row, some.long().unique())[:, None]
-    at = at + torch.arange(8, device=row.device)
-    at = at.clamp(max=len(row) - 1)
-    apart = (row[at] == row[at[:, :1]]) & (dist[at] > 0)
-    at = at.gather(1, apart.to(torch.uint8).argmax(1, keepdim=True))
-    at = at[apart.any(1), 0]
+    # The last of their first few edges, for a point may be on top of another,
+    # and a target close to its source.
+    first = torch.searchsorted(row, some.long().unique())
+    first = first.clamp(max=len(row) - 1)[:, None]
+    at = (first + torch.arange(8, device=row.device)).clamp(max=len(row) - 1)
+    at = at.where(row[at] == row[first], -1).amax(1)
+    at = at[(at > first[:, 0]) & (dist[at] > 0)]
     step = torch.stack([c.pos[i[at]].abs().amax(1) *
                         torch.finfo(p.dtype).eps
                         for c, p, i in zip(clouds, given, (row, col))])
