@@ -414,8 +414,8 @@ def crystal_oracle(x, cell, pbc, k=None, r=None, reach=2):
                       if d > 0 or i != j]
         found.sort()
         order, begin = [], -1.
-        for d, *rest in found[:400]:
-            begin = d if d > begin * (1 + 2e-15) else begin
+        for d, *rest in found[:800]:
+            begin = d if d > begin * (1 + 1e-14) else begin
             if r is None or d <= r:
                 order.append((begin, *rest))
         edges += [(i, *rest) for _, *rest in sorted(order)[:k]]
@@ -435,11 +435,11 @@ def test_random_crystals_anywhere(seed, engine):
     index, offset = knn_graph(x, 8, cell=cell, pbc=pbc, engine=engine) \
         if pbc.any() else (knn_graph(x, 2, engine=engine), x.new_zeros(6, 3))
     assert rows((index.flip(0), offset.long())) == crystal_oracle(
-        x, cell, pbc.tolist(), k=8 if pbc.any() else 2, reach=4)
+        x, cell, pbc.tolist(), k=8 if pbc.any() else 2, reach=9)
     r = float(cell.det().abs()**(1 / 3))
     index, offset = radius_graph(x, r, cell=cell, pbc=pbc, engine=engine)
     assert rows((index.flip(0), offset)) == crystal_oracle(
-        x, cell, pbc.tolist(), r=r, reach=4)
+        x, cell, pbc.tolist(), r=r, reach=9)
 
 
 def test_far_from_the_origin(engine):

@@ -343,7 +343,7 @@ def _is_coarse(edges: Edges, clouds, given) -> bool:
     some = torch.linspace(0, len(clouds[0]) - 1, 4096, device=row.device)
     # The last of their first few edges, for a point may be on top of another,
     # and a target close to its source.
-    first = torch.searchsorted(row, some.long().unique())
+    first = torch.searchsorted(row.contiguous(), some.long().unique())
     first = first.clamp(max=len(row) - 1)[:, None]
     at = (first + torch.arange(8, device=row.device)).clamp(max=len(row) - 1)
     at = at.where(row[at] == row[first], -1).amax(1)
