@@ -401,13 +401,13 @@ def crystal_oracle(x, cell, pbc, k=None, r=None, reach=2):
             step = [a - b for a, b in zip(q, p)]
             first = [0] * 3
             for _ in range(3):  # the quotients are rounded
-                way = torch.tensor([[float(s) for s in step]]).double()
+                way = torch.tensor([[*map(float, step)]], dtype=torch.double)
                 moved = [-round(v) if p else 0 for v, p in zip(
                     (way @ inverse)[0].tolist(), pbc)]
                 first = [a + b for a, b in zip(first, moved)]
                 step = [s + sum(m * v[c] for m, v in zip(moved, sides))
                         for c, s in enumerate(step)]
-            way = torch.tensor([float(s) for s in step]).double()
+            way = torch.tensor([*map(float, step)], dtype=torch.double)
             dist = (way + near).norm(dim=1).tolist()
             found += [(d, j, *(a + b for a, b in zip(first, m)))
                       for d, m in zip(dist, images.tolist())
