@@ -4,6 +4,7 @@
     python benchmarks/neighbors.py --sizes 1000 1000000 --device cuda
 
 Points are uniform in a cube; the radius is that of a sphere with k of them.
+Far away, the cube is at 5e5, which takes as long: the ratio is the last row.
 Every figure comes from a fresh process, times are the best of a few: on a
 machine that others use too, those of the processor say more than the clock.
 """
@@ -22,7 +23,9 @@ from pyg_steerable.graph import knn_graph, radius_graph
 
 n, k, device = {size}, {k}, {device!r}
 torch.manual_seed(0)
-r = (k / n / (4 / 3 * math.pi))**(1 / 3)
+# Of side 100: at 5e5 float32 still tells 3 thousand places along a side.
+side = 100
+r = side * (k / n / (4 / 3 * math.pi))**(1 / 3)
 search = dict(
     knn=lambda x: knn_graph(x, k, engine={engine!r}),
     radius=lambda x: radius_graph(x, r, engine={engine!r}),
@@ -43,7 +46,7 @@ try:
 except ImportError:
     print('missing')
     raise SystemExit
-x = torch.rand(n, 3, device=device)
+x = side * torch.rand(n, 3, device=device) + {offset}
 before, clock, cpu = peak(), math.inf, math.inf
 for _ in range({repeat}):
     wait()
@@ -69,6 +72,22 @@ def measure(**settings):
         return None
     names = ('seconds', 'cpu_seconds', 'mib', 'edges')
     return dict(zip(names, map(float, done.stdout.split()[-4:])))
+
+
+def far_away(args):
+    """Each task by the engine 'auto' for most points, at the origin and far
+    away: CPU seconds (on a GPU by the clock) and their ratio.
+    """
+    unit = 'cpu_seconds' if args.device == 'cpu' else 'seconds'
+    found = {}
+    for task in ('knn', 'radius'):
+        near, far = (measure(task=task, engine='auto', size=max(args.sizes),
+                             k=args.k, device=args.device,
+                             repeat=args.repeat, offset=offset)[unit]
+                     for offset in (0, 5e5))
+        found[task] = {'near': near, 'far': far, 'ratio': far / near}
+        print(f'{task} at 5e5: {far:.3f} s, {far / near:.2f} of that at 0')
+    return found
 
 
 def build_parser():
@@ -107,10 +126,11 @@ def main(argv=None):
                 if engine != 'torch' or n <= args.brute:
                     row[n] = measure(task=task, engine=engine, size=n,
                                      k=args.k, device=args.device,
-                                     repeat=args.repeat)
+                                     repeat=args.repeat, offset=0)
             print(f'{engine:14s}' + ''.join(
                 '{seconds:8.3f}/{cpu_seconds:6.3f} ({mib:4.0f})'.format(**v)
                 if v else f'{"-":>22s}' for v in row.values()), flush=True)
+    results['far'] = far_away(args)
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k != 'json'}
         with open(args.json, 'w') as file:

@@ -139,6 +139,43 @@ def text(name: str, value) -> str:
     return value
 
 
+def path(name: str, value) -> str:
+    """A path as string, whether or not something is there."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"Expected '{name}' to be a path, a string (got "
+                        f"{show(value)})")
+    value = os.fspath(value)
+    if not isinstance(value, str) or '\0' in value:
+        raise ValueError(f"Expected '{name}' to be a path, a string without "
+                         f"null characters (got {show(value)})")
+    return value
+
+
+def function(name: str, value, what: str = 'a callable'):
+    """Anything that can be called."""
+    if not callable(value):
+        raise TypeError(f"Expected '{name}' to be {what} (got "
+                        f"{show(value)})")
+    return value
+
+
+def integers(name: str, values, length: int | None = None, least: int = 1,
+             most: int | None = None) -> tuple[int, ...]:
+    """A sequence of integers, so many of them, or one or more."""
+    if isinstance(values, (str, bytes, dict)):
+        values = None
+    try:
+        values = tuple(values)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise TypeError(f"Expected '{name}' to be a sequence of integers "
+                        f"(got {show(values)})") from error
+    if not values or length is not None and len(values) != length:
+        raise ValueError(f"Expected '{name}' to hold "
+                         f"{'one or more' if length is None else length} "
+                         f"positive numbers (got {show(values)})")
+    return tuple(integer(name, n, least, most) for n in values)
+
+
 def generator(name: str, value) -> torch.Generator | None:
     """A source of random numbers, or torch's own."""
     if value is not None and not isinstance(value, torch.Generator):
@@ -173,13 +210,16 @@ def tensor(name: str, value, dtypes: Sequence[torch.dtype] = FLOATING,
 def shaped(name: str, value: Tensor, shape: Sequence[int | None],
            what: str) -> Tensor:
     """Raises a ValueError unless the tensor has this shape, where
-    :obj:`None` is any length; :obj:`what` says it in symbols: numbers in it
-    would fix them while compiling.
+    :obj:`None` is any length. :obj:`what` starts with the shape in symbols,
+    as in '[N, 3], one for each node': only an error puts numbers in, which
+    while compiling would be fixed.
     """
     if value.dim() != len(shape) or any(
             n is not None and m != n for m, n in zip(value.shape, shape)):
-        here = ', '.join('*' if n is None else str(n) for n in shape)
-        raise ValueError(f"Expected '{name}' of shape {what}, here [{here}] "
+        symbols, bracket, words = what[1:].partition(']')
+        here = ', '.join(symbol if n is None else str(n) for symbol, n in
+                         zip(symbols.split(', '), shape))
+        raise ValueError(f"Expected '{name}' of shape [{here}{bracket}{words} "
                          f"(got {list(value.shape)})")
     return value
 

@@ -28,12 +28,17 @@ from .datasets.tetris import TETRIS, tetris_voxels
 from .datasets.voxels import rotate_voxels
 from .fields import FieldType
 from .generators import rotation
+from .groups import read_matrices
 from .kernels import HarmonicBasis, SteerableKernel
 from .nn import Gate, LatticeLowPass, LatticeSteerableConv
 
 _AXES = 'xyz'
 #: Points along an axis of a picture.
 MAX_RESOLUTION = 2**11
+#: Of the networks of the movie.
+MAX_CHANNELS = 256
+#: Farther from the origin than any kernel reaches.
+MAX_EXTENT = 1e9
 
 
 def _figure(width: float, height: float, **kwargs) -> Any:
@@ -56,7 +61,8 @@ def kernel_of(module: Callable) -> Callable:
     relative positions :math:`[E, 3]` to matrices
     :math:`[E, d_{out}, d_{in}]`.
     """
-    kernel = getattr(module, 'kernel', module)
+    kernel = checks.function('module', getattr(module, 'kernel', module),
+                             'a convolution or a kernel')
     if isinstance(kernel, torch.nn.Module):
         return copy.deepcopy(kernel).eval()
     return kernel
@@ -90,14 +96,13 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
         ValueError: If there is no such axis, or a size is not positive.
     """
     across = _across(normal)
-    extent = checks.positive('extent', extent)
+    extent = checks.real('extent', extent, most=MAX_EXTENT, above=0)
     resolution = checks.integer('resolution', resolution, 2, MAX_RESOLUTION)
-    offset = checks.real('offset', offset)
-    if not callable(module):
-        raise TypeError(f"Expected 'module' to be a convolution or a kernel "
-                        f"(got {checks.show(module)})")
+    offset = checks.real('offset', offset, -MAX_EXTENT, MAX_EXTENT)
     if attr is not None:
         checks.tensor('attr', attr)
+        checks.has_values('attr', attr, 'the kernel')
+        checks.shaped('attr', attr, (None, ), '[d_z]')
     kernel = kernel_of(module)
     like = next(iter(getattr(kernel, 'parameters', list)()), torch.empty(0))
     line = torch.linspace(-extent, extent, resolution).to(like)
@@ -193,11 +198,13 @@ def plot_arrows(modules: dict[str, Callable],
         raise TypeError(f"Expected 'modules' to be a dict of convolutions or "
                         f"kernels by title, one or more (got "
                         f"{checks.show(modules)})")
-    for normal in normals:
+    for normal in checks.text('normals', normals) or ['']:
         _across(normal)
-    vector = torch.tensor([checks.real('vector', v) for v in vector],
-                          dtype=torch.get_default_dtype())
-    checks.shaped('vector', vector, (3, ), '[3]')
+    vector = _vector('vector', vector)
+    resolution = checks.integer('resolution', resolution, 2, MAX_RESOLUTION)
+    extent = checks.real('extent', extent, most=MAX_EXTENT, above=0)
+    vector_in = checks.integer('vector_in', vector_in, 0)
+    vector_out = checks.integer('vector_out', vector_out, 0)
     figure = _figure(2.6 * len(modules) + 0.6, 2.6 * len(normals) + 0.3)
     axes = figure.subplots(len(normals), len(modules), squeeze=False)
     line = np.linspace(-extent, extent, resolution)
@@ -207,6 +214,10 @@ def plot_arrows(modules: dict[str, Callable],
             k = sample_plane(module, normal, extent, resolution)
             k = k.flip(0, 1)  # from the origin to where the arrow is
             k = k[..., vector_out:vector_out + 3, vector_in:vector_in + 3]
+            if k.shape[-2:] != (3, 3):
+                raise ValueError(f"Expected 'vector_out' and 'vector_in' to "
+                                 f"be where vectors of '{title}' start (got "
+                                 f"{vector_out} and {vector_in})")
             _arrows(ax, line, k @ vector.to(k), normal)
     for ax, normal in zip(axes[:, 0], normals):
         first, second = (_AXES[i] for i in _across(normal))
@@ -216,6 +227,18 @@ def plot_arrows(modules: dict[str, Callable],
     figure.suptitle(f'What the vector ({numbers}) at the centre becomes',
                     fontsize=10)
     return figure
+
+
+def _vector(name: str, value) -> Tensor:
+    """Three numbers."""
+    try:
+        numbers = list(value)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"Expected '{name}' to be three numbers (got "
+                        f"{checks.show(value)})") from error
+    vector = torch.tensor([checks.real(name, v) for v in numbers],
+                          dtype=torch.get_default_dtype())
+    return checks.shaped(name, vector, (3, ), '[3]')
 
 
 def _arrows(ax, line: np.ndarray, field: Tensor, normal: str) -> None:
@@ -262,6 +285,7 @@ def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:
         radius (float, optional): The radius of the shell.
             (default: :obj:`1.0`)
     """
+    radius = checks.positive('radius', radius)
     vectors, kernels = FieldType('1o', 'SO(3)'), {}
     north = torch.tensor([[0., 0., radius]])
     entries = {'identity': (0, 0), 'curl': (1, 0),
@@ -291,6 +315,7 @@ class SteerableDemo(torch.nn.Module):
     """
     def __init__(self, channels: int = 4, kernel_size: int = 5):
         super().__init__()
+        channels = checks.integer('channels', channels, 1, MAX_CHANNELS)
         self.gate = Gate(FieldType(f'{channels}x0e + {channels}x1o',
                                    'SO(3)'))
         self.out_type = FieldType('0e + 1o', 'SO(3)')
@@ -307,6 +332,8 @@ class SteerableDemo(torch.nn.Module):
 
 def plain_demo(channels: int = 16, kernel_size: int = 5) -> torch.nn.Module:
     """The same with plain convolutions, whose kernels are not steerable."""
+    channels = checks.integer('channels', channels, 1, MAX_CHANNELS)
+    kernel_size = checks.integer('kernel_size', kernel_size, 1, 63)
     def conv(a, b):
         return torch.nn.Conv3d(a, b, kernel_size, padding=kernel_size // 2,
                                bias=False)
@@ -338,12 +365,17 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     Shapes:
         - **voxels:** :math:`[C, S, S, S]`
     """
+    checks.function('net', net)
+    checks.tensor('voxels', voxels)
+    checks.shaped('voxels', voxels, (None, None, None, None), '[C, S, S, S]')
+    checks.has_values('voxels', voxels, 'the picture')
+    out_type = FieldType.wrap(out_type)
     frames = []
-    for R in torch.from_numpy(np.stack(rotations)):
+    for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):
         turned = rotate_voxels(voxels, R)
         fields = net(turned.unsqueeze(0))[0].cpu()
         back = rotate_voxels(fields, R.T).movedim(0, -1)
-        back = out_type.transform(back, R.T.to(back)).movedim(-1, 0)
+        back = out_type.act(back, R.T).movedim(-1, 0)
         frames.append(Frame(turned.cpu(), fields, back))
     return frames
 
@@ -352,6 +384,11 @@ def changes(frames: Sequence[Frame]) -> list[float]:
     """The relative change of the output, rotated back, since the first
     frame; within the ball that no rotation moves out of the grid.
     """
+    if not isinstance(frames, (list, tuple)) or not frames or not all(
+            isinstance(f, Frame) for f in frames):
+        raise TypeError(f"Expected 'frames' to be a list of frames, one or "
+                        f"more, as 'rotated_frames' returns it (got "
+                        f"{checks.show(frames)})")
     first = frames[0].back
     line = torch.linspace(-1, 1, first.shape[-1])
     z, y, x = torch.meshgrid(line, line, line, indexing='ij')
@@ -404,12 +441,19 @@ def equivariance_movie(path: str, net: Callable | None = None,
     """
     frames = checks.integer('frames', frames, most=10**5)
     fps = checks.integer('fps', fps, most=1000)
-    if not str(path).endswith('.gif'):
+    path = checks.path('path', path)
+    if not path.endswith('.gif'):
         raise ValueError(f"Expected a 'path' ending in '.gif' (got "
                          f"'{path}')")
+    axis = _vector('axis', axis).tolist()
+    if not any(axis):
+        raise ValueError(f"Expected 'axis' to be a direction (got {axis})")
     net = SteerableDemo() if net is None else net
     baseline = plain_demo() if baseline is None else baseline
-    out_type = net.out_type if out_type is None else out_type
+    checks.function('net', net)
+    checks.function('baseline', baseline)
+    out_type = FieldType.wrap(getattr(net, 'out_type', None)
+                              if out_type is None else out_type)
     places = [_first(out_type, degree) for degree in (0, 1)]
     if places[0] is None:
         raise ValueError(f"Expected an 'out_type' with a scalar field (got "

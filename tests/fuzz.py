@@ -31,6 +31,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import fuzz_files
 import numpy as np
 import torch
 from torch_geometric.data import Batch, Data
@@ -45,6 +46,7 @@ from pyg_steerable import (
     graph,
     kernels,
     nn,
+    viz,
 )
 from pyg_steerable.testing import EquivariantLayerTests, Voxels
 
@@ -69,7 +71,7 @@ SKIPPED = {
 }
 #: Methods that PyG, torch or Python define, or that take no arguments.
 METHODS = ('reset_parameters', 'train', 'message', 'next', 'collect',
-           'register_constant', 'check_attr')
+           'register_constant', 'register_weights', 'check_attr')
 
 
 class Nonsense:
@@ -138,12 +140,16 @@ USUAL = {
 }
 
 
-def points_file():
-    path = folder / 'points.npz'
-    if not path.exists():
-        np.savez(path, points=np.random.randn(4, 16, 3).astype('float32'),
-                 label=np.arange(4) % 2, classes=np.array(['a', 'b']))
-    return str(path)
+def a_file(kind: str, number: int = 0):
+    """The path of a file that loads."""
+    def make():
+        layout = fuzz_files.FORMATS[kind][number]
+        path = folder / layout.name
+        if not path.exists():
+            layout.make(path)
+        return str(path)
+
+    return make
 
 
 #: Of callables that need something else; None leaves a parameter out.
@@ -201,7 +207,7 @@ SPECIAL = {
                          hidden=lambda: 4),
     'AminoAcidNet': dict(size=lambda: 37, channels=lambda: (1, 1, 1, 1),
                          hidden=lambda: 4),
-    'AminoAcidEnvironments': dict(paths=lambda: [str(folder / 'none.pdb')]),
+    'AminoAcidEnvironments': dict(paths=lambda: [a_file('pdb')()]),
     'CathDomains': dict(
         pos=lambda: [randn(4, 3), randn(5, 3)],
         kind=lambda: [torch.zeros(4).long(), torch.zeros(5).long()],
@@ -218,9 +224,10 @@ SPECIAL = {
     'gaussian_densities': dict(x=lambda: randn(N, 2), size=lambda: 8,
                                spacing=lambda: 2.),
     'generate_shapes': dict(num=lambda: 4, num_points=lambda: 8),
-    'load_points': dict(path=points_file),
-    'load_voxels': dict(path=lambda: str(folder / 'none.npz')),
-    'load_cath': dict(path=lambda: str(folder / 'none.npz')),
+    'load_points': dict(path=a_file('npz')),
+    'load_voxels': dict(path=a_file('npz', 1)),
+    'load_mesh': dict(path=a_file('obj')),
+    'load_cath': dict(path=a_file('npz', 2)),
     'load_qm9': dict(source=lambda: 'sample', limit=lambda: 3),
     'QM9Molecules': dict(
         data=lambda: datasets.load_qm9(limit=3)._data,
@@ -256,16 +263,27 @@ SPECIAL = {
     'plain_demo': dict(kernel_size=lambda: 3),
     'rotated_frames': dict(
         net=lambda: torch.nn.Identity(), out_type=lambda: FieldType('1x0e'),
-        rotations=lambda: Group('C4').elements[:1]),
-    'changes': dict(frames=lambda: []),
+        rotations=lambda: Group('C4').elements[:1].numpy()),
+    'changes': dict(frames=lambda: viz.rotated_frames(
+        torch.nn.Identity(), randn(1, 8, 8, 8), FieldType('1x0e'),
+        np.eye(3)[None])),
     'equivariance_movie': dict(path=lambda: str(folder / 'a.gif'),
                                frames=lambda: 1, channels=None,
-                               voxels=lambda: randn(8, 8, 8)),
-    'calibrate': dict(model=lambda: nn.HarmonicSteerableConv(T, T)),
+                               voxels=lambda: randn(1, 8, 8, 8),
+                               out_type=lambda: FieldType('0e + 1o',
+                                                          'SO(3)')),
+    'calibrate': dict(model=lambda: nn.HarmonicSteerableConv(T, T),
+                      x=lambda: randn(N, T.dim), pos=lambda: randn(N, 3),
+                      edge_index=edges),
+    'param_groups': dict(model=lambda: nn.NormGate(T)),
+    'edge_shift': dict(offset=lambda: torch.randint(-1, 2, (E, 3)),
+                       cell=lambda: torch.eye(3), batch=None),
 }
 
 #: Of the methods of classes, and of the forward pass.
 METHOD = {
+    'HarmonicBasis.fit_radius': dict(distance=lambda: torch.rand(E)),
+    'ImplicitBasis.fit_radius': dict(distance=lambda: torch.rand(E)),
     'Group.from_generators': dict(matrices=lambda: Group('D3').generators),
     'Group.contains': dict(R=lambda: torch.eye(3)),
     'Group.is_subgroup_of': dict(other=lambda: 'O(3)'),
@@ -302,6 +320,8 @@ METHOD = {
         pos=randn(4, 3), face=torch.tensor([[0, 1], [1, 2], [2, 3]]))),
     'QM9Molecules.target': dict(name=lambda: 'homo'),
     'OGBFeatures.forward': dict(data=lambda: datasets.load_qm9(limit=1)[0]),
+    'AminoAcidEnvironments.split': dict(num_valid=lambda: 0,
+                                        num_test=lambda: 0),
     'PointClouds.subset': dict(index=lambda: torch.tensor([0, 2])),
     'VoxelGrids.subset': dict(index=lambda: torch.tensor([0, 2])),
 }
@@ -320,7 +340,8 @@ def good_arguments(name: str, function, owner=None) -> dict:
         make = special.get(p.name, USUAL.get(p.name))
         if p.name in special and make is None:
             continue
-        if name.endswith('.forward') and p.name in ('x', 'input') \
+        if name.endswith('.forward') and p.name in ('x', 'voxels') \
+                and name not in METHOD \
                 and name.startswith(GRID_LAYERS) and not name.startswith(
                     'LatticeKernel'):
             in_type = getattr(owner, 'in_type', getattr(
@@ -344,6 +365,10 @@ def good_arguments(name: str, function, owner=None) -> dict:
         if p.default is p.empty or name in SPECIAL or name in METHOD or \
                 p.name in ('batch', 'batch_x', 'batch_y', 'batch_size'):
             out[p.name] = make
+    if any(p.kind is p.VAR_KEYWORD
+           for p in inspect.signature(function).parameters.values()):
+        out.update({k: make for k, make in special.items()
+                    if k not in out and make is not None})
     return out
 
 
@@ -376,6 +401,7 @@ class Subject:
             p.name for p in inspect.signature(function).parameters.values()
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self.make = good_arguments(name, function, instance)
+        self.parameters += [k for k in self.make if k not in self.parameters]
 
     def call(self, kwargs):
         function = self.find(self.owner() if self.owner else None)

@@ -2,12 +2,16 @@ import importlib.util
 import inspect
 import itertools
 import math
+import os
 import time
 import warnings
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch_geometric.nn.pool as pyg_pool
+from scipy.spatial import cKDTree
 from torch._dynamo.testing import CompileCounter
 from torch_geometric.nn import MessagePassing
 
@@ -26,6 +30,7 @@ from pyg_steerable.graph import (
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fewer than k:UserWarning'),
     pytest.mark.filterwarnings('ignore:.*torch_cluster.*:DeprecationWarning'),
+    pytest.mark.filterwarnings('ignore:.*are about as far apart:UserWarning'),
 ]
 
 ENGINES = [
@@ -34,6 +39,8 @@ ENGINES = [
     'pyg_lib',
 ]
 DTYPES = [torch.float64, torch.float32]
+#: Random clouds for each engine; more with NEIGHBOR_CLOUDS=1000.
+CLOUDS = int(os.environ.get('NEIGHBOR_CLOUDS', 48))
 
 
 @pytest.fixture(params=ENGINES)
@@ -46,7 +53,7 @@ def engine(request):
 def oracle(x, y, batch_x=None, batch_y=None, k=None, r=None, skip=False,
            cell=None, pbc=(True, True, True), reach=2):
     """Every pair looked at: rows (i, j, offset) by i, distance and index."""
-    eps = 8 * torch.finfo(x.dtype).eps
+    eps = 8 * torch.finfo(torch.double).eps
     x, y = x.double(), y.double()
     images, shift = torch.zeros(1, 0).long(), torch.zeros(1, x.shape[1])
     if cell is not None:
@@ -56,7 +63,7 @@ def oracle(x, y, batch_x=None, batch_y=None, k=None, r=None, skip=False,
     assert k is None or k < 100
     edges = []
     for i, p in enumerate(y):
-        dist = (x[:, None] + shift - p).norm(dim=2)
+        dist = (x[:, None] - p + shift).norm(dim=2)
         if batch_x is not None:
             dist[batch_x != batch_y[i]] = math.inf
         if skip:
@@ -66,16 +73,13 @@ def oracle(x, y, batch_x=None, batch_y=None, k=None, r=None, skip=False,
         found = [(d, n // len(images), images[n % len(images)].tolist())
                  for d, n in zip(dist.tolist(), near.tolist())
                  if d < math.inf]
-        scale = float(p.norm())
-        if cell is not None and len(x):
-            scale += float(x.norm(dim=1).max() + cell.norm(dim=1).sum())
         found.sort()
-        order, group = [], 0
-        for n, (d, j, m) in enumerate(found):
-            last = found[n - 1][0]
-            group += n > 0 and d - last > eps * (scale + last)
-            if r is None or d <= r + eps * (scale + r):
-                order.append((group, j, m))
+        order, begin = [], -1.
+        for d, j, m in found:
+            if d > begin * (1 + eps):
+                begin = d
+            if r is None or d <= r * (1 + eps):
+                order.append((begin, j, m))
         order.sort()
         edges += [(i, j, *m) for _, j, m in order[:k]]
     return edges
@@ -271,27 +275,42 @@ def test_a_cell_for_each_cloud(engine):
         assert found == expected
 
 
-@pytest.mark.parametrize('dtype', DTYPES)
-@pytest.mark.parametrize('rotations', ['cube', 'random'])
-def test_a_rotated_lattice_has_the_same_graph(rotations, dtype, engine):
+def lattice(dtype):
     side = torch.arange(5.)
     x = torch.cartesian_prod(side, side, side)[torch.randperm(125)].to(dtype)
-    x = x - x.mean(0)
-    group = Group('OxInv' if rotations == 'cube' else 'O(3)')
-    for k in (1, 4, 10):  # in the middle of a shell
-        expected = knn_graph(x, k, engine=engine)
-        for g in group.sample(6).to(dtype):
-            assert knn_graph(x @ g.t(), k, engine=engine).equal(expected)
-    expected = radius_graph(x, 2., engine=engine)
-    assert (expected[1] == (x == 0).all(1).nonzero()).sum() == 32
-    cell = 5 * torch.eye(3, dtype=dtype)
-    periodic = knn_graph(x, 10, cell=cell, engine=engine)
+    return x - x.mean(0)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_a_turned_lattice_has_the_same_graph(dtype, engine):
+    """Where turns are exact, also in the middle of a shell."""
+    x, cell = lattice(dtype), 5 * torch.eye(3, dtype=dtype)
     sample = fps(x, random_start=False)
-    for g in group.sample(6).to(dtype):
-        assert radius_graph(x @ g.t(), 2., engine=engine).equal(expected)
-        turned = knn_graph(x @ g.t(), 10, cell=cell @ g.t(), engine=engine)
+    radial = radius_graph(x, 2., engine=engine)
+    assert (radial[1] == (x == 0).all(1).nonzero()).sum() == 32
+    periodic = knn_graph(x, 10, cell=cell, engine=engine)
+    near = {k: knn_graph(x, k, engine=engine) for k in (1, 4, 10)}
+    for g in Group('OxInv').sample(6).round().to(dtype):
+        y = x @ g.t()
+        assert radius_graph(y, 2., engine=engine).equal(radial)
+        for k, expected in near.items():
+            assert knn_graph(y, k, engine=engine).equal(expected)
+        turned = knn_graph(y, 10, cell=cell @ g.t(), engine=engine)
         assert all(a.equal(b) for a, b in zip(turned, periodic))
-        assert fps(x @ g.t(), random_start=False).equal(sample)
+        assert fps(y, random_start=False).equal(sample)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_a_rotated_lattice_has_the_same_shells(dtype, engine):
+    """Rounding orders the neighbours of a shell, but moves none out of it."""
+    x, cell = lattice(dtype), 5 * torch.eye(3, dtype=dtype)
+    for g in Group('O(3)').sample(4).to(dtype):
+        y = x @ g.t()
+        assert {*rows(radius_graph(y, 2.1, engine=engine))} == {
+            *rows(radius_graph(x, 2.1, engine=engine))}
+        # 6 neighbours, 12 along diagonals.
+        assert {*rows(knn_graph(y, 18, cell=cell @ g.t(), engine=engine))
+                } == {*rows(knn_graph(x, 18, cell=cell, engine=engine))}
 
 
 def test_a_rotated_cloud_has_the_same_graph(engine):
@@ -303,6 +322,304 @@ def test_a_rotated_cloud_has_the_same_graph(engine):
         assert [set(rows(f)) for f in
                 (knn_graph(turned, 8, engine=engine),
                  radius_graph(turned, .8, engine=engine))] == expected
+
+
+def draw(seed):
+    """A cloud, its targets, their batches and the spacing of points."""
+    gen = torch.Generator().manual_seed(seed)
+
+    def pick(*values):
+        return values[int(torch.randint(len(values), (), generator=gen))]
+
+    dim, dtype = pick(1, 2, 3, 3, 3, 5), pick(*DTYPES)
+    scale, offset = 10.**pick(*range(-6, 7)), pick(0., 1., 1e3, 5e5, 1e7)
+    n, m = 50, 20
+    x = torch.rand(n, dim, generator=gen).double()
+    kind = pick('uniform', 'clusters', 'duplicates', 'grid', 'line')
+    if kind == 'clusters':
+        x = x[torch.randint(4, (n, ), generator=gen)] + 1e-5 * x
+    if kind == 'duplicates':
+        x = x[torch.randint(n // 4, (n, ), generator=gen)]
+    if kind == 'grid':
+        x = x.mul(4).round()
+    if kind == 'line':
+        x = x[:, :1] * torch.ones(dim)
+    y = x[torch.randint(n, (m, ), generator=gen)]
+    if pick(True, False):
+        y = y + .2 * torch.rand(m, dim, generator=gen)
+    x, y = ((t * scale + offset).to(dtype) for t in (x, y))
+    batch = torch.randint(pick(1, 3), (n + m, ), generator=gen)
+    return kind, x, y, batch[:n], batch[n:], scale * n**(-1 / dim)
+
+
+def tree_oracle(x, y, k, r):
+    """As a k-d tree sees points without their center: the k distances, and
+    the pairs that are certainly and perhaps within the radius.
+    """
+    center = torch.cat([x, y]).double().mean(0)
+    tree, y = cKDTree((x.double() - center).numpy()), y.double() - center
+    dist = tree.query(y.numpy(), range(1, k + 1))[0]
+    pairs = [{(i, j) for i, near in enumerate(tree.query_ball_point(
+        y.numpy(), r * (1 + sign * 1e-8))) for j in near} for sign in (-1, 1)]
+    return dist, *pairs
+
+
+@pytest.mark.parametrize('seed', range(CLOUDS))
+def test_random_clouds_anywhere(seed, engine):
+    kind, x, y, batch_x, batch_y, r = draw(seed)
+    out = knn(x, y, 6, batch_x, batch_y, engine=engine)
+    assert rows(out) == oracle(x, y, batch_x, batch_y, k=6)
+    out = radius(x, y, r, batch_x, batch_y, engine=engine)
+    assert rows(out) == oracle(x, y, batch_x, batch_y, r=r)
+    out = knn_graph(x, 6, batch_x, engine=engine)
+    assert rows(out.flip(0)) == oracle(x, x, batch_x, batch_x, k=6, skip=True)
+    out = radius_graph(x, r, batch_x, engine=engine)
+    assert rows(out.flip(0)) == oracle(x, x, batch_x, batch_x, r=r, skip=True)
+    dist, sure, perhaps = tree_oracle(x, y, 6, r)
+    i, j = knn(x, y, 6, engine=engine)
+    found = (x[j].double() - y[i].double()).norm(dim=1).view(-1, 6)
+    # In float64 taking the center away rounds too.
+    rounding = 1e-15 * float(x.abs().max())
+    assert np.allclose(found, dist, rtol=1e-12, atol=rounding)
+    if rounding < 1e-9 * r:
+        found = {*rows(radius(x, y, r, engine=engine))}
+        assert sure <= found <= perhaps
+
+
+def crystal_oracle(x, cell, pbc, k=None, r=None, reach=2):
+    """Distances by exact fractions, images around the closest ones."""
+    exact = [[Fraction(v) for v in row] for row in x.double().tolist()]
+    sides = [[Fraction(v) for v in row] for row in cell.double().tolist()]
+    images = torch.tensor([*itertools.product(
+        *(range(-reach, reach + 1) if p else [0] for p in pbc))])
+    near = images.double() @ cell.double()
+    inverse = cell.double().inverse()
+    edges = []
+    for i, p in enumerate(exact):
+        found = []
+        for j, q in enumerate(exact):
+            step = [a - b for a, b in zip(q, p)]
+            first = [0] * 3
+            for _ in range(3):  # the quotients are rounded
+                way = torch.tensor([[*map(float, step)]], dtype=torch.double)
+                moved = [-round(v) if p else 0 for v, p in zip(
+                    (way @ inverse)[0].tolist(), pbc)]
+                first = [a + b for a, b in zip(first, moved)]
+                step = [s + sum(m * v[c] for m, v in zip(moved, sides))
+                        for c, s in enumerate(step)]
+            way = torch.tensor([*map(float, step)], dtype=torch.double)
+            dist = (way + near).norm(dim=1).tolist()
+            found += [(d, j, *(a + b for a, b in zip(first, m)))
+                      for d, m in zip(dist, images.tolist())
+                      if d > 0 or i != j]
+        found.sort()
+        order, begin = [], -1.
+        for d, *rest in found[:800]:
+            begin = d if d > begin * (1 + 1e-14) else begin
+            if r is None or d <= r:
+                order.append((begin, *rest))
+        edges += [(i, *rest) for _, *rest in sorted(order)[:k]]
+    return edges
+
+
+@pytest.mark.parametrize('seed', range(max(8, CLOUDS // 4)))
+def test_random_crystals_anywhere(seed, engine):
+    gen = torch.Generator().manual_seed(seed)
+    dtype = DTYPES[seed % 2]
+    scale = 10.**int(torch.randint(-6, 7, (), generator=gen))
+    offset = (0., 1., 1e3, 5e5, 1e7)[int(torch.randint(5, (), generator=gen))]
+    pbc = torch.rand(3, generator=gen) < .75
+    cell = (torch.eye(3) + .3 * torch.randn(3, 3, generator=gen)).to(dtype)
+    x = torch.rand(3, 3, generator=gen).to(dtype) @ cell
+    cell, x = cell * scale, x * scale + offset
+    index, offset = knn_graph(x, 8, cell=cell, pbc=pbc, engine=engine) \
+        if pbc.any() else (knn_graph(x, 2, engine=engine), x.new_zeros(6, 3))
+    assert rows((index.flip(0), offset.long())) == crystal_oracle(
+        x, cell, pbc.tolist(), k=8 if pbc.any() else 2, reach=9)
+    r = float(cell.det().abs()**(1 / 3))
+    index, offset = radius_graph(x, r, cell=cell, pbc=pbc, engine=engine)
+    assert rows((index.flip(0), offset)) == crystal_oracle(
+        x, cell, pbc.tolist(), r=r, reach=9)
+
+
+def test_far_from_the_origin(engine):
+    p = torch.zeros(40, 3)
+    p[:, 0] = 5e5 + .25 * torch.arange(40, 0, -1)
+    assert nearest(p[:1] * 0 + torch.tensor([5e5, 0, 0]), p,
+                   engine=engine).tolist() == [39]
+    # As coordinates on a map are: a metre, a kilometre away from others.
+    x = torch.rand(1024, 3) * 10 + torch.tensor([5e5, 5e6, 100.])
+    known = cKDTree(x.double().numpy()).query_pairs(1.)
+    assert radius_graph(x, 1., engine=engine).shape == (2, 2 * len(known))
+
+
+def test_shifting_a_cloud_exactly_changes_nothing(engine):
+    """Numbers of a few digits, so that sums are not rounded."""
+    x = torch.randn(300, 3).mul(1024).round().div(1024)
+    for g in (torch.eye(3), -torch.eye(3).flip(0)):
+        y = x @ g + torch.tensor([4096., -8192., 1024.])
+        assert knn_graph(y, 8, engine=engine).equal(
+            knn_graph(x, 8, engine=engine))
+        assert radius_graph(y, .5, engine=engine).equal(
+            radius_graph(x, .5, engine=engine))
+        assert fps(y, random_start=False).equal(fps(x, random_start=False))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision(dtype, engine):
+    """The numbers are what they are, and distances between them exact."""
+    x, y = torch.randn(60, 3).to(dtype), torch.randn(20, 3).to(dtype)
+    cell = 3 * torch.eye(3, dtype=dtype)
+    for convert in (torch.Tensor.float, torch.Tensor.double):
+        u, v = convert(x), convert(y)
+        assert knn(x, y, 5, engine=engine).equal(knn(u, v, 5, engine=engine))
+        assert radius_graph(x, 1., engine=engine).equal(
+            radius_graph(u, 1., engine=engine))
+        assert all(a.equal(b) for a, b in zip(
+            knn_graph(x, 5, cell=cell, engine=engine),
+            knn_graph(u, 5, cell=convert(cell), engine=engine)))
+        assert fps(x, random_start=False).equal(fps(u, random_start=False))
+        assert nearest(x, v, engine=engine).equal(
+            nearest(u, v, engine=engine))
+
+
+@pytest.mark.parametrize('scale', [2.**-120, 2.**66, 2.**-1000, 2.**990],
+                         ids=math.log2)
+def test_numbers_of_any_size(scale, engine):
+    """Whose squares no float holds."""
+    dtype = torch.float32 if 1e-37 < scale < 1e37 else torch.float64
+    x, cell = torch.randn(40, 3).to(dtype), 2 * torch.eye(3, dtype=dtype)
+    y = x * scale
+    assert knn_graph(y, 5, engine=engine).equal(knn_graph(x, 5))
+    assert radius_graph(y, scale, engine=engine).equal(radius_graph(x, 1.))
+    assert fps(y, random_start=False).equal(fps(x, random_start=False))
+    for name, out in (('k', knn_graph(y, 9, cell=scale * cell)),
+                      ('r', radius_graph(y, scale, cell=scale * cell))):
+        expected = (knn_graph(x, 9, cell=cell) if name == 'k' else
+                    radius_graph(x, 1., cell=cell))
+        assert all(a.equal(b) for a, b in zip(out, expected))
+    batch = torch.arange(40) % 2
+    y = torch.where(batch[:, None] == 1, x, y)
+    assert knn_graph(y, 5, batch, engine=engine).equal(
+        knn_graph(x, 5, batch, engine=engine))
+
+
+def seconds(function):
+    start = time.process_time()
+    out = function()
+    return out, time.process_time() - start
+
+
+CROWDS = {
+    'one place': lambda n: torch.zeros(n, 3),
+    'few places': lambda n: torch.rand(9, 3)[torch.randint(9, (n, ))],
+    'far away': lambda n: torch.rand(n, 3) + 5e5,
+    'line': lambda n: torch.rand(n, 1) * torch.ones(3),
+    'whole numbers': lambda n: torch.rand(n, 3).mul(20).round(),
+    'clusters': lambda n: (torch.rand(9, 3)[torch.randint(9, (n, ))] +
+                           1e-9 * torch.randn(n, 3)).double(),
+}
+
+
+@pytest.mark.filterwarnings('ignore:.*max_num_neighbors')
+@pytest.mark.parametrize('kind', CROWDS)
+def test_crowds_take_no_longer(kind):
+    x = CROWDS[kind](10_000)
+    out, time_taken = seconds(lambda: knn_graph(x, 16))
+    assert out.shape == (2, 160_000) and time_taken < 4
+    out, time_taken = seconds(lambda: radius_graph(
+        x, 1e-4, max_num_neighbors=4))
+    assert time_taken < 4
+
+
+def test_distant_points_of_a_crystal(engine):
+    x, cell = torch.tensor([[3e6, 0, 0]]), 3 * torch.eye(3)
+    index, offset = knn_graph(x, 6, cell=cell, engine=engine)
+    assert not index.any() and len(offset.unique(dim=0)) == 6
+    assert offset.abs().sum(1).tolist() == [1] * 6
+    # A point in the cell and one a million cells away are 1 apart.
+    i, offset = knn(x + torch.tensor([1., 0, 0]), 0 * x, 1, cell=cell,
+                    engine=engine)
+    assert offset.tolist() == [[-1_000_000, 0, 0]]
+
+
+@pytest.mark.parametrize('sides', [(1, 1, 1e4), (1, 1e6, 1e6),
+                                   (1e-3, 1, 1e3), (1e-6, 1, 1)], ids=str)
+def test_cells_of_any_shape(sides, engine):
+    cell = torch.diag(torch.tensor(sides)).double()
+    (index, offset), time_taken = seconds(lambda: knn(
+        torch.zeros(1, 3), cell[2:] / 2, 6, cell=cell, engine=engine))
+    assert time_taken < 4
+    dist = (offset.double() @ cell - cell[2] / 2).norm(dim=1)
+    grid = torch.cartesian_prod(*[torch.arange(-4., 5)] * 3).double()
+    expected = (grid @ cell - cell[2] / 2).norm(dim=1).sort().values[:6]
+    assert torch.allclose(dist, expected, rtol=1e-12)
+
+
+def test_all_cells_of_a_lattice_have_the_same_neighbors(engine):
+    cell = torch.tensor([[1., 0, 0], [.3, 1.2, 0], [-.2, .1, .9]]).double()
+    turn = torch.tensor([[1, 0, 0], [1000, 1, 0], [-3000, 500, 1]])
+    x = torch.rand(7, 3, dtype=torch.double) @ cell
+    given = {'engine': engine}
+    for function, value in ((knn_graph, 9), (radius_graph, 1.3)):
+        index, offset = function(x, value, cell=cell, **given)
+        skew = function(x, value, cell=turn.double() @ cell, **given)
+        assert {*rows((skew[0], (skew[1][:, :, None] * turn).sum(1)))} == {
+            *rows((index, offset))}
+        two = torch.cat([x, x + cell[0]])
+        double = cell * torch.tensor([2., 1, 1])[:, None]
+        twice = function(two, value, cell=double, **given)[0]
+        degree = torch.bincount(index[1], minlength=7)
+        assert torch.bincount(twice[1]).equal(degree.repeat(2))
+
+
+def test_too_many_images():
+    x, cell = torch.rand(4, 3), torch.eye(3)
+    for call in (lambda: radius_graph(x, 1e6, cell=cell),
+                 lambda: radius_graph(x, 1e300, cell=cell),
+                 lambda: knn_graph(x, 2**40, cell=cell)):
+        with pytest.raises(ValueError, match='periodic images .*Lower'):
+            call()
+    for value in (1e20, 1e300):
+        with pytest.raises(ValueError, match="'x' to be less than"):
+            knn_graph(x.double() * value, 3, cell=cell)
+
+
+def test_axes_that_do_not_repeat_need_no_vector(engine):
+    x, cell = torch.rand(20, 3), torch.diag(torch.tensor([1., 1, 0]))
+    pbc = (True, True, False)
+    out = knn_graph(x, 8, cell=cell, pbc=pbc, engine=engine)
+    cell[2] = torch.tensor([7., 8, 9])
+    expected = knn_graph(x, 8, cell=cell, pbc=pbc, engine=engine)
+    assert all(a.equal(b) for a, b in zip(out, expected))
+
+
+def test_ties_do_not_chain():
+    """Steps of less than a rounding lead from 1 to 2: the nearest are the
+    nearest, whatever their index.
+    """
+    step = 4 * torch.finfo(torch.double).eps
+    x = 1 + step * torch.arange(1000, 0, -1, dtype=torch.double)
+    out = knn(x, torch.zeros(1).double(), 4, engine='torch')[1]
+    assert x[out].max() <= 1 + 12 * step
+    assert rows(knn(x[-90:], torch.zeros(1).double(), 20)) == oracle(
+        x[-90:, None], torch.zeros(1, 1), k=20)
+
+
+def test_a_warning_where_numbers_are_too_coarse():
+    x = torch.rand(200, 3)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('default')
+        knn_graph(x, 4)
+        knn_graph(x[torch.randint(200, (300, ))], 4)
+        radius_graph(x.double() + 5e6, .3)
+        assert not seen
+        for _ in range(2):
+            knn_graph(x + 5e6, 4)
+        assert len(seen) == 1 and 'about as far apart' in str(seen[0].message)
+        assert seen[0].filename == __file__
+        radius_graph(x + 5e6, .6, batch=torch.arange(200) % 3)
+        assert len(seen) == 2
 
 
 @pytest.mark.parametrize('budget', [1, 50, 1000])
@@ -470,6 +787,74 @@ def test_fps_starts_anywhere():
     assert same[0] == 0
 
 
+@pytest.mark.parametrize('engine_name', [
+    'torch', pytest.param('torch_cluster', marks=pytest.mark.cluster),
+    'pyg_lib'])
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_fps_takes_each_point_once(engine_name, dtype):
+    if engine_name != 'torch':
+        pytest.importorskip(engine_name)
+    given = {'engine': engine_name}
+    same = torch.zeros(5, 3, dtype=dtype)
+    assert fps(same, ratio=1., random_start=False, **given).tolist() == [
+        0, 1, 2, 3, 4]
+    # Drawn with replacement, in several clouds, unsorted.
+    x = torch.rand(40, 3, dtype=dtype)[torch.randint(40, (300, ))]
+    x = torch.cat([x, same])
+    batch = torch.cat([torch.randint(3, (300, )), torch.full((5, ), 4)])
+    for ratio in (.2, .7, 1.):
+        for start in (True, False):
+            out = fps(x, batch, ratio, start, **given)
+            assert len(out.unique()) == len(out)
+            wanted = (ratio * torch.bincount(batch) - 1e-6).ceil().long()
+            assert torch.bincount(batch[out], minlength=5).equal(wanted)
+        # The distinct ones first.
+        for own in (batch == 0, batch == 2):
+            out = fps(x[own], ratio=ratio, random_start=False, **given)
+            places = len(x[own].unique(dim=0))
+            assert len(x[own][out[:places]].unique(dim=0)) == min(
+                places, len(out))
+    x = torch.randn(50, 3, dtype=dtype) + 5e5
+    assert fps(x, random_start=False, **given).equal(
+        fps(x.double() - 5e5, random_start=False))
+
+
+@pytest.mark.parametrize('engine_name', [
+    'torch', pytest.param('torch_cluster', marks=pytest.mark.cluster)])
+def test_fps_with_a_ratio_for_each_cloud(engine_name):
+    if engine_name != 'torch':
+        pytest.importorskip(engine_name)
+    x, batch = torch.randn(90, 3), torch.randint(3, (90, ))
+    ratio = torch.tensor([.1, .5, 1.])
+    out = fps(x, batch, ratio, False, engine=engine_name)
+    expected = [own[fps(x[own], ratio=float(r), random_start=False)]
+                for r, own in ((r, (batch == b).nonzero()[:, 0])
+                               for b, r in enumerate(ratio))]
+    assert out.equal(torch.cat(expected))
+    for one in (.5, np.float32(.5), np.float64(.5), torch.tensor(.5),
+                torch.tensor([.5])):
+        assert fps(x, batch, one, False).equal(fps(x, batch, .5, False))
+    for bad_ratio in (ratio[:2], torch.tensor([.1, 0., 1.]), ratio * 2,
+                      ratio * math.nan):
+        with pytest.raises(ValueError, match="'ratio'"):
+            fps(x, batch, bad_ratio)
+    for bad_ratio in (ratio.cfloat(), 'half', None, [.5], torch.ones(3) > 0):
+        with pytest.raises(TypeError, match="'ratio'"):
+            fps(x, batch, bad_ratio)
+
+
+def test_numbers_of_numpy():
+    x = torch.randn(20, 3)
+    assert knn_graph(x, np.int64(3)).equal(knn_graph(x, 3))
+    assert radius_graph(x, np.float32(.5), max_num_neighbors=np.int32(50),
+                        num_workers=np.int8(1), batch_size=np.int16(1)).equal(
+        radius_graph(x, .5))
+    for cell in (np.eye(3), np.eye(3).tolist(), torch.eye(3).int()):
+        out = knn_graph(x, 3, cell=cell, pbc=np.array([True, True, False]))
+        expected = knn_graph(x, 3, cell=torch.eye(3), pbc=[True, True, False])
+        assert all(a.equal(b) for a, b in zip(out, expected))
+
+
 def test_more_neighbors_than_points(engine):
     x, batch = torch.randn(7, 3), torch.tensor([0, 0, 0, 1, 1, 1, 1])
     with pytest.warns(UserWarning, match='fewer than k=3 neighbors') as seen:
@@ -557,20 +942,23 @@ FLAT = torch.tensor([[1., 0, 0], [0, 1, 0], [1, 1, 0]])
 
 
 @pytest.mark.parametrize('error, match, given', [
-    (ValueError, "'k' to be a positive integer .*got 0", bad(k=0)),
-    (ValueError, "'k' to be a positive integer .*got 1.5", bad(k=1.5)),
-    (ValueError, "'k' to be a positive integer .*True", bad(k=True)),
+    (ValueError, "'k' to be an integer in .*got 0", bad(k=0)),
+    (ValueError, "'k' to be an integer in .*got 1.5", bad(k=1.5)),
+    (ValueError, "'k' to be an integer in .*True", bad(k=True)),
     (ValueError, "'r' to be a positive number .*got -1", bad(r=-1)),
     (ValueError, "'r' to be a positive number .*got 0", bad(r=0.)),
     (ValueError, "'r' to be a positive number .*nan", bad(r=math.nan)),
-    (ValueError, "'r' to be a positive number", bad(r='far')),
-    (ValueError, "finite positions 'x' .*nan.* at point 1", bad(x=NAN)),
-    (ValueError, "finite positions 'y'", bad(y=1 / torch.zeros(2, 3))),
+    (TypeError, "'r' to be a number .*far", bad(r='far')),
+    (ValueError, "'x' to be finite .*nan.* at point 1", bad(x=NAN)),
+    (ValueError, "'y' to be finite", bad(y=1 / torch.zeros(2, 3))),
     (ValueError, 'same width', bad(y=torch.randn(4, 2))),
     (ValueError, r"'x' of shape \[N, D\]", bad(x=torch.randn(2, 3, 3))),
-    (TypeError, 'float32 or float64', bad(x=torch.ones(3, 3).long())),
-    (TypeError, 'float32 or float64', bad(x=torch.ones(3, 3).half())),
+    (TypeError, 'positions of float32', bad(x=torch.ones(3, 3).long())),
+    (TypeError, 'positions of float32', bad(x=torch.ones(3, 3).cfloat())),
+    (TypeError, "'x' to be .* dense", bad(x=torch.eye(3).to_sparse())),
+    (ValueError, "'x' on a device with", bad(x=torch.ones(3, 3).to('meta'))),
     (TypeError, 'a tensor of positions', bad(x=[[0., 0., 0.]])),
+    (TypeError, "'y' to be a tensor of positions", bad(y=None)),
     (ValueError, 'or neither', bad(batch_x=torch.zeros(5).long())),
     (ValueError, r"'batch_y' of shape \[4\]", bad(
         batch_x=torch.zeros(5).long(), batch_y=torch.zeros(5).long())),
@@ -581,18 +969,19 @@ FLAT = torch.tensor([[1., 0, 0], [0, 1, 0], [1, 1, 0]])
     (ValueError, r"'batch_x' in \[0, 1\)", bad(
         batch_x=torch.ones(5).long(), batch_y=torch.ones(4).long(),
         batch_size=1)),
-    (ValueError, "'batch_size' to be a positive", bad(batch_size=0)),
-    (ValueError, "'num_workers' to be a positive", bad(num_workers=-1)),
+    (ValueError, "'batch_size' to be an", bad(batch_size=0)),
+    (ValueError, "'num_workers' to be an", bad(num_workers=-1)),
     (ValueError, "'max_num_neighbors' to be", bad(r=1., cap=0)),
     (ValueError, "'engine' to be one of", bad(engine='kdtree')),
     (ValueError, "'cell' to have a volume", bad(cell=FLAT)),
-    (ValueError, "'cell' to have a volume", bad(cell=math.nan * FLAT)),
+    (ValueError, "'cell' to be finite", bad(cell=math.nan * FLAT)),
     (ValueError, "'cell' of shape", bad(cell=torch.eye(2))),
     (ValueError, "'cell' of shape", bad(cell=torch.eye(3).repeat(3, 1))),
-    (ValueError, "'pbc' to be", bad(cell=torch.eye(3), pbc=[True, False])),
+    (ValueError, "'pbc' of shape", bad(cell=torch.eye(3),
+                                      pbc=[True, False])),
     (ValueError, r"'cell' of shape \[2, 2\]", bad(
         x=torch.rand(3, 2), y=torch.rand(3, 2), cell=torch.eye(3))),
-    (ValueError, "'pbc' to be", bad(
+    (ValueError, "'pbc' of shape", bad(
         x=torch.rand(3, 2), y=torch.rand(3, 2), cell=torch.eye(2),
         pbc=[True, False, True])),
     (ValueError, "no 'cell' with 'cosine'", bad(cosine=True,
@@ -611,12 +1000,26 @@ def test_bad_flow_and_ratio():
     with pytest.raises(ValueError, match="'flow' to be"):
         knn_graph(torch.randn(5, 3), 2, flow='up')
     for ratio in (0., 1.1, -1, math.nan):
-        with pytest.raises(ValueError, match="'ratio' in"):
+        with pytest.raises(ValueError, match="'ratio' to be a finite"):
             fps(torch.randn(5, 3), ratio=ratio)
-    with pytest.raises(ValueError, match="'batch_size' to be a positive"):
+    with pytest.raises(ValueError, match="'batch_size' to be an integer"):
         fps(torch.randn(5, 3), batch_size=0)
     with pytest.raises(ValueError, match='does not sample'):
         fps(torch.randn(5, 3), engine='scipy')
+
+
+def test_nothing_is_not_everything():
+    x = torch.randn(5, 3)
+    for call in (lambda: nearest(None, x), lambda: nearest(x, None),
+                 lambda: knn(x, None, 2), lambda: radius(None, x, 2.)):
+        with pytest.raises(TypeError, match='to be a tensor of positions'):
+            call()
+    for size in (2**31, 2**62):
+        with pytest.raises(ValueError, match="'batch_size' to be"):
+            knn_graph(x, 2, batch_size=size)
+        with pytest.raises(ValueError, match="'batch' in"):
+            knn_graph(x, 2, torch.tensor([0, 0, 0, 0, size]))
+        assert knn_graph(x, min(size, 2**48)).shape == (2, 20)
 
 
 def test_auto():

@@ -26,25 +26,13 @@ _BOMS = {b'\xff\xfe\0\0': 'utf-32', b'\0\0\xfe\xff': 'utf-32',
 
 def existing(name: str, path: Any, what: str) -> str:
     """The path of a file that exists, from an argument of this name."""
-    path = folder(name, path)
+    path = checks.path(name, path)
     if not osp.isfile(path):
         kind = ('is a folder' if osp.isdir(path) else 'is no regular file'
                 if osp.exists(path) else 'does not exist')
         raise FileNotFoundError(f"Expected '{name}' to be {what} (got "
                                 f"'{path}', which {kind}). Fix: check the "
                                 f"path")
-    return path
-
-
-def folder(name: str, path: Any) -> str:
-    """A path as string, whether or not something is there."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"Expected '{name}' to be a path, a string (got "
-                        f"{checks.show(path)})")
-    path = os.fspath(path)
-    if not isinstance(path, str) or '\0' in path:
-        raise ValueError(f"Expected '{name}' to be a path, a string without "
-                         f"null characters (got {checks.show(path)})")
     return path
 
 

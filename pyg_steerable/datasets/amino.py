@@ -105,7 +105,7 @@ class AminoAcidEnvironments(Dataset):
         self.transform = _items.transform(transform)
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else \
             _items.sequence('paths', paths)
-        paths = [_files.folder('paths', path) for path in paths]
+        paths = [checks.path('paths', path) for path in paths]
         self.skipped: Counter[str] = Counter()
         self.errors: dict[str, str] = {}
         self.proteins: list[_Protein] = []

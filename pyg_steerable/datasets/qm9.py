@@ -160,8 +160,8 @@ def load_qm9(source: str = 'sample', root: str | None = None, *,
     limit = None if limit is None else checks.integer('limit', limit)
     seed = checks.integer('seed', seed, 0)
     force_reload = checks.flag('force_reload', force_reload)
-    source = _files.folder('source', source)
-    root = osp.expanduser(_files.folder(
+    source = checks.path('source', source)
+    root = osp.expanduser(checks.path(
         'root', _DEFAULT_ROOT if root is None else root))
     if source == 'pyg':
         data, slices = _qm9_pyg.read_pyg(root, force_reload)

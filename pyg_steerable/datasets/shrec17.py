@@ -62,7 +62,7 @@ class Shrec17Meshes(Dataset):
                  perturbed: bool = True, classes: Sequence[str] | None = None,
                  transform: Callable | None = None):
         checks.choice('split', split, SPLITS)
-        root = _files.folder('root', root)
+        root = checks.path('root', root)
         kind = 'perturbed' if checks.flag('perturbed', perturbed) else \
             'normal'
         self.transform = _items.transform(transform)
@@ -280,7 +280,7 @@ def write_retrieval_lists(folder: str, lists: Sequence[Tensor],
         ValueError: If there are not as many lists as names, an item of a
             list is not there, or a name is no file name or there twice.
     """
-    folder = _files.folder('folder', folder)
+    folder = checks.path('folder', folder)
     names = [_files.component('names', name)
              for name in _items.sequence('names', names)]
     if len(set(names)) < len(names):

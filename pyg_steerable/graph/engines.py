@@ -1,8 +1,9 @@
 """Who finds neighbours: compiled libraries, scipy's trees, or plain torch.
 
 An engine is built on the source points. It answers with pairs
-:obj:`(target, source)`, grouped by target. They are candidates: an engine may
-work in the precision of its input, for :mod:`.search` orders them exactly.
+:obj:`(target, source)`, grouped by target. They are candidates, which
+:mod:`.search` puts in order. All work on the given numbers in float64, with
+differences of positions: squares and products of them would lose digits.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import torch_geometric.typing
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from .. import checks
 from .clouds import Clouds
 
 #: Distances that brute force holds at a time.
@@ -55,7 +57,6 @@ class BruteForce:
             step = max(1, table // (s.stop - s.start))
             for first in range(t.start, t.stop, step):
                 y = target.pos[first:min(first + step, t.stop)]
-                # By differences: the matrix product loses half the digits.
                 dist = torch.cdist(
                     y, self.source.pos[s],
                     compute_mode='donot_use_mm_for_euclid_dist')
@@ -66,9 +67,9 @@ class BruteForce:
 
 
 class Trees:
-    """A k-d tree of scipy for each cloud, in float64."""
+    """A k-d tree of scipy for each cloud."""
     def __init__(self, source: Clouds, workers: int):
-        self.pos = source.pos.double().cpu().numpy()
+        self.pos = source.pos.cpu().numpy()
         self.starts = [s.start for s in source.slices()]
         self.trees = [cKDTree(self.pos[s]) if s.stop > s.start else None
                       for s in source.slices()]
@@ -95,7 +96,7 @@ class Trees:
         return self._collect(target, within)
 
     def _collect(self, target: Clouds, find) -> Pairs:
-        pos = target.pos.double().cpu().numpy()
+        pos = target.pos.cpu().numpy()
         rows, cols = [], []
         for tree, start, part in zip(self.trees, self.starts,
                                      target.slices()):
@@ -206,10 +207,7 @@ ENGINES = {
 
 def choose_engine(name: str, device: torch.device, dim: int):
     """The class of the engine that has this name, or suits the points."""
-    if name not in ('auto', *ENGINES):
-        raise ValueError(f"Expected 'engine' to be one of "
-                         f"{', '.join(map(repr, ('auto', *ENGINES)))} (got "
-                         f"{name!r})")
+    checks.choice('engine', name, ('auto', *ENGINES))
     if name == 'auto' and device.type == 'cpu':
         return Trees if dim <= TREE_DIM else BruteForce
     for candidate, engine in ENGINES.items():

@@ -12,19 +12,28 @@ and return the same edges, with these differences:
 
 * **Order.** Edges are grouped by target (the element that neighbours are
   searched for), the nearest first.
-* **Ties.** Distances are compared in float64. Where two are equal within the
-  rounding of a rotation, :math:`8 \epsilon (|\mathbf{p}_i| + d)` in the
-  precision of the input, the node of smaller index comes first, and a radius
-  includes points on its sphere. So a rotated cloud, even a lattice, has the
-  same graph; a renumbered one may break its ties differently. Nodes at the
-  same distance in a chain of such steps count as one tie.
+* **Distances** are those of the numbers given, which may have any floating
+  dtype: differences are taken in float64, where they are exact for all shorter
+  ones. The distance from the origin does not matter; but where the numbers
+  themselves are too coarse for the spacing of the points, as float32 is in
+  geographic coordinates, a warning says so.
+* **Ties.** Around a node, distances are equal if they exceed the smallest
+  among them by no more than their own rounding in float64, :math:`8
+  \epsilon d` (:math:`D \epsilon d` in more than 8 dimensions). Then the node
+  of smaller index comes first, and a radius includes the points that are so
+  close to its sphere. Rotating a cloud rounds its numbers: its graph stays the
+  same if no two of the distances that decide are closer than that, which holds
+  for clouds in general. In a rotated lattice it does not: there, choose a
+  radius between two shells of neighbours, and a :obj:`k` that fills a shell.
 * **Batches** need not be sorted.
 * **Caps.** There is none unless :obj:`max_num_neighbors` is given. One that
   binds keeps the nearest neighbours, and warns. So does a :obj:`k` larger
   than a cloud, whose nodes get all neighbours there are.
 * **Periodic boundaries.** With :obj:`cell`, images of a point count as
   neighbours, those of the point itself too, and the cells that they lie in
-  are returned: the neighbour j of i is at :obj:`pos[j] + offset @ cell`.
+  are returned: the neighbour j of i is at :obj:`pos[j] + offset @ cell`. At
+  most 4 million images, and 8 for each point, are looked at: beyond, a
+  ValueError says so.
 * **Engines**: :obj:`'scipy'` (k-d trees; on the CPU the first choice),
   :obj:`'pyg_lib'`, :obj:`'torch_cluster'` (first choices on a GPU, as far as
   they are installed), and :obj:`'torch'` (brute force on any device: memory
@@ -35,18 +44,22 @@ searches out: it breaks the graph there.
 """
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .clouds import Clouds, read_clouds, read_count
+from .. import checks
+from .clouds import Clouds, read_clouds, safe_exponent
 from .engines import choose_engine
 from .periodic import PeriodicSearch, read_cells
-from .search import Search
+from .search import Edges, Search
 
+#: What a user may ask for at most.
+MAX_COUNT, MAX_WORKERS = 2**48, 4096
+#: Points are far apart if so many numbers of their dtype are in between.
+FEW_STEPS = 8
 #: The frame of the user's call, seen from :func:`_warn`: the wrapper of
 #: :func:`torch.compiler.disable` is one of those in between.
 _STACK_LEVEL = 5
@@ -61,7 +74,7 @@ def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
     :obj:`y`, or all points of its cloud if they are fewer, which warns.
 
     Args:
-        x (torch.Tensor): Positions, float32 or float64.
+        x (torch.Tensor): Positions, of any floating dtype.
         y (torch.Tensor): Positions, as wide.
         k (int): The number of neighbours.
         batch_x (torch.Tensor, optional): The cloud of each point of
@@ -94,7 +107,7 @@ def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None,
         ImportError: If an engine is named that is not installed.
     """
     return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
-                      cell, pbc, k=read_count('k', k), cosine=cosine)
+                      cell, pbc, k=_read_k(k), cosine=cosine)
 
 
 def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
@@ -106,7 +119,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
     r"""Edges from the :obj:`k` nearest points to each point.
 
     Args:
-        x (torch.Tensor): Positions, float32 or float64.
+        x (torch.Tensor): Positions, of any floating dtype.
         k (int): The number of neighbours.
         batch (torch.Tensor, optional): The cloud of each point, in any
             order. (default: :obj:`None`)
@@ -127,7 +140,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None,
     """
     return _flow(flow, _neighbors(
         x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
-        k=read_count('k', k), cosine=cosine, loop=loop))
+        k=_read_k(k), cosine=cosine,
+        loop=checks.flag('loop', loop)))
 
 
 def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
@@ -140,7 +154,7 @@ def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
     :obj:`y`, the sphere included.
 
     Args:
-        x (torch.Tensor): Positions, float32 or float64.
+        x (torch.Tensor): Positions, of any floating dtype.
         y (torch.Tensor): Positions, as wide.
         r (float): The radius.
         max_num_neighbors (int, optional): Keep only so many, the nearest,
@@ -159,7 +173,8 @@ def radius(x: Tensor, y: Tensor, r: float, batch_x: Tensor | None = None,
             :func:`knn`.
     """
     return _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
-                      cell, pbc, r=_length('r', r), cap=max_num_neighbors)
+                      cell, pbc, r=checks.positive('r', r),
+                      cap=max_num_neighbors)
 
 
 def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
@@ -174,7 +189,7 @@ def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
     sphere included.
 
     Args:
-        x (torch.Tensor): Positions, float32 or float64.
+        x (torch.Tensor): Positions, of any floating dtype.
         r (float): The radius.
         batch, loop, flow: As in :func:`knn_graph`.
         max_num_neighbors: As in :func:`radius`.
@@ -190,7 +205,8 @@ def radius_graph(x: Tensor, r: float, batch: Tensor | None = None,
     """
     return _flow(flow, _neighbors(
         x, None, batch, None, batch_size, num_workers, engine, cell, pbc,
-        r=_length('r', r), cap=max_num_neighbors, loop=loop))
+        r=checks.positive('r', r), cap=max_num_neighbors,
+        loop=checks.flag('loop', loop)))
 
 
 def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
@@ -200,7 +216,7 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
     divides :obj:`x` into clusters. Of equally near ones it is the first.
 
     Args:
-        x (torch.Tensor): Positions, float32 or float64.
+        x (torch.Tensor): Positions, of any floating dtype.
         y (torch.Tensor): Positions, as wide.
         batch_x, batch_y, engine: As in :func:`knn`.
 
@@ -224,19 +240,20 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None,
 @torch.compiler.disable
 def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
                cell=None, pbc=True, *, k=None, r=None, cap=None,
-               cosine=False, loop=False, names=('x', 'y')):
-    """The pairs (y, x), and their offsets if there is a cell; with y = None
-    the pairs (x, x).
+               cosine=False, loop=None, names=('x', 'y')):
+    """The pairs (y, x), and their offsets if there is a cell. If there is a
+    loop or none, but not :obj:`None`, these are the pairs (x, x).
     """
-    same = y is None
-    if num_workers is None:
-        num_workers = torch.get_num_threads()
+    same = loop is not None
+    cosine = checks.flag('cosine', cosine)
+    workers = (torch.get_num_threads() if num_workers is None else
+               checks.integer('num_workers', num_workers, 1, MAX_WORKERS))
     if cap is not None:
-        cap = read_count('max_num_neighbors', cap)
+        cap = checks.integer('max_num_neighbors', cap, 1, MAX_COUNT)
     if batch_size is None and isinstance(cell, Tensor) and cell.dim() == 3:
         batch_size = len(cell)
-    (source, source_order), (target, target_order), eps = _read_pair(
-        x, y, batch_x, batch_y, batch_size, names)
+    (source, source_order), (target, target_order) = _read_pair(
+        x, y, batch_x, batch_y, batch_size, names, same)
     if cosine:
         if cell is not None:
             raise ValueError("Expected no 'cell' with 'cosine' (got both): "
@@ -244,31 +261,29 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
         source = _directions(names[0], source)
         target = source if same else _directions(names[1], target)
 
-    scale = target.pos.double().norm(dim=1)
-    options = {
-        'eps': eps,
-        'workers': read_count('num_workers', num_workers),
-        'engine': choose_engine(engine, source.pos.device,
-                                source.pos.shape[1]),
-    }
+    if cell is None:
+        power = safe_exponent(torch.maximum(source.largest(),
+                                            target.largest()))
+    else:
+        cells, power = read_cells(cell, pbc, (source, target), names)
+    source, target = (c.times_two_to(power) for c in (source, target))
+    options = {'workers': workers, 'engine': choose_engine(
+        engine, source.pos.device, source.pos.shape[1])}
     if cell is None:
         skip = None
         if same and not loop:
             skip = torch.arange(len(source), device=source.pos.device)
-        search = Search(source, target, scale, skip=skip, **options)
+        search = Search(source, target, skip=skip, **options)
     else:
-        cells = read_cells(cell, pbc, source.size, source.pos)
-        # Of an image, the point and the offset are rounded too.
-        size = source.pos.double().norm(dim=1)
-        size = torch.zeros_like(cells.extent).scatter_reduce(
-            0, source.batch, size, 'amax')
-        scale = scale + (size + cells.extent)[target.batch]
         search = PeriodicSearch(cells, source, target, same and not loop,
-                                scale=scale, **options)
+                                names, **options)
     if r is None:
         edges = search.nearest(k)
     else:
-        edges, capped = search.within(r, cap)
+        # Its square must be finite, and nothing is farther than that.
+        length = target.pos.new_full((len(target), ), r)
+        length = length.ldexp(power[target.batch]).clamp(max=1e150)
+        edges, capped = search.within(length, cap)
         if capped:
             _warn(f'Some nodes have more than max_num_neighbors={cap} '
                   f'neighbors: only the nearest are kept. Points j and i may '
@@ -277,6 +292,12 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     if r is None and len(edges.row) < k * len(target):
         _warn(f'Some clouds have fewer than k={k} neighbors to offer: their '
               f'nodes get all that there are')
+    if not cosine and _is_coarse(edges, (target, source),
+                                 (x if same else y, x)):
+        _warn('The points are about as far apart as neighboring numbers of '
+              'their dtype at their distance from the origin: which are near '
+              'depends on how they were rounded. Subtract the center before '
+              'you convert positions to this dtype')
     row, col = edges.row, edges.col
     if source_order is not None:
         col = source_order[col]
@@ -288,11 +309,11 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
     return edge_index if offset is None else (edge_index, offset)
 
 
-def _read_pair(x, y, batch_x, batch_y, size, names):
-    """Sources and targets with their orders, and the epsilon of the input."""
-    if y is None:
+def _read_pair(x, y, batch_x, batch_y, size, names, same):
+    """Sources and targets, with their orders."""
+    if same:
         source = read_clouds(names[0], 'batch', x, batch_x, size)
-        return source, source, torch.finfo(source[0].pos.dtype).eps
+        return source, source
     if (batch_x is None) != (batch_y is None):
         raise ValueError("Expected both 'batch_x' and 'batch_y', or neither "
                          "(got one)")
@@ -303,20 +324,40 @@ def _read_pair(x, y, batch_x, batch_y, size, names):
         raise ValueError(f"Expected '{names[0]}' and '{names[1]}' of the same "
                          f"width (got {s.pos.shape[1]} and "
                          f"{t.pos.shape[1]})")
-    if s.pos.device != t.pos.device:
-        raise ValueError(f"Expected '{names[0]}' and '{names[1]}' on the same "
-                         f"device (got {s.pos.device} and {t.pos.device})")
-    eps = max(torch.finfo(c.pos.dtype).eps for c in (s, t))
-    dtype = torch.promote_types(s.pos.dtype, t.pos.dtype)
+    checks.same_device(**dict(zip(names, (s.pos, t.pos))))
     size = max(s.size, t.size)
-    return *((Clouds(c.pos.to(dtype), c.batch, size), order)
-             for c, order in pair), eps
+    return [(Clouds(c.pos, c.batch, size), order) for c, order in pair]
+
+
+def _read_k(k) -> int:
+    return checks.integer('k', k, 1, MAX_COUNT)
+
+
+def _is_coarse(edges: Edges, clouds, given) -> bool:
+    """Whether the nearest neighbours of some targets are no more than a few
+    numbers of their dtype away.
+    """
+    row, col, dist, _ = edges
+    if not len(row):
+        return False
+    some = torch.linspace(0, len(clouds[0]) - 1, 4096, device=row.device)
+    # The last of their first few edges, for a point may be on top of another,
+    # and a target close to its source.
+    first = torch.searchsorted(row.contiguous(), some.long().unique())
+    first = first.clamp(max=len(row) - 1)[:, None]
+    at = (first + torch.arange(8, device=row.device)).clamp(max=len(row) - 1)
+    at = at.where(row[at] == row[first], -1).amax(1)
+    at = at[(at > first[:, 0]) & (dist[at] > 0)]
+    step = torch.stack([c.pos[i[at]].abs().amax(1) *
+                        torch.finfo(p.dtype).eps
+                        for c, p, i in zip(clouds, given, (row, col))])
+    coarse = dist[at] < FEW_STEPS * step.amax(0)
+    # A few points may be that close anywhere.
+    return bool(coarse.double().sum() > .1 * len(coarse))
 
 
 def _flow(flow: str, edges):
-    if flow not in ('source_to_target', 'target_to_source'):
-        raise ValueError(f"Expected 'flow' to be 'source_to_target' or "
-                         f"'target_to_source' (got {flow!r})")
+    checks.choice('flow', flow, ('source_to_target', 'target_to_source'))
     if flow == 'target_to_source':
         return edges
     if isinstance(edges, tuple):
@@ -324,25 +365,14 @@ def _flow(flow: str, edges):
     return edges.flip(0)
 
 
-def _directions(name, clouds):
-    norm = clouds.pos.double().norm(dim=1, keepdim=True)
-    if bool((norm == 0).any()):
-        bad = int((norm == 0).nonzero()[0, 0])
+def _directions(name: str, clouds: Clouds) -> Clouds:
+    size = clouds.pos.abs().amax(1, keepdim=True)
+    if bool((size == 0).any()):
+        bad = int((size == 0).nonzero()[0, 0])
         raise ValueError(f"Expected '{name}' without zero vectors, which have "
                          f"no direction, with 'cosine' (got one, number "
                          f"{bad})")
-    return clouds.replace(clouds.pos / norm)
-
-
-def _length(name: str, value) -> float:
-    try:
-        length = float(value)
-    except (TypeError, ValueError):
-        length = math.nan
-    if not 0 < length < math.inf:
-        raise ValueError(f"Expected '{name}' to be a positive number (got "
-                         f"{value!r})")
-    return length
+    return clouds.replace(torch.nn.functional.normalize(clouds.pos / size))
 
 
 def _warn(message: str) -> None:

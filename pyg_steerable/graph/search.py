@@ -1,6 +1,4 @@
-"""The same neighbours from every engine, in an order that neither a rotation
-nor its rounding changes.
-"""
+"""The same neighbours from every engine: those of the numbers given."""
 from __future__ import annotations
 
 import math
@@ -10,12 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .clouds import Clouds
+from .clouds import Clouds, Sites
 
 #: Candidates that are looked at together.
 BUDGET = 2**21
-#: Distances count as equal within so many roundings of the positions.
-ROUNDINGS = 8
+
+
+def tie_tolerance(dim: int) -> float:
+    r"""By which equal distances may differ, relative to themselves: as the
+    rounding of :math:`\sqrt{\sum_c (x_c - y_c)^2}` in float64.
+    """
+    return max(8, dim) * torch.finfo(torch.float64).eps
 
 
 class Edges(NamedTuple):
@@ -34,102 +37,110 @@ class Edges(NamedTuple):
 class Search:
     r"""Neighbours of targets among sources.
 
-    Distances are computed in float64, from the differences of positions. Two
-    that follow each other count as equal if they differ by less than
-    :math:`8 \epsilon (s_i + d)`, as the rounding of a rotation may swap them;
-    the source of smaller index comes first. Here :math:`\epsilon` belongs to
-    the type of the input and :math:`s_i` is the size of the numbers that the
-    distances of target i come from.
+    Distances are computed in float64 from the differences of positions, which
+    are exact, or rounded once. Around a target, they are divided into groups:
+    the smallest distance :math:`d` that is in none begins the next, which
+    ends at :math:`d (1 + \delta)`, :math:`\delta` the
+    :func:`tie_tolerance`. Those of a group count as equal; the source of
+    smaller index comes first.
+
+    An engine proposes the candidates, in float64 too. Its answer is taken as
+    soon as it shows the end of the group of the k-th neighbour; otherwise it
+    is asked for more.
 
     Args:
         source, target (Clouds): As many clouds each.
-        scale (Tensor): :math:`s_i`, :math:`[M]`.
-        eps (float): :math:`\epsilon`.
         engine: The class that finds candidates.
         workers (int): Its threads.
         skip (Tensor, optional): A source that is no neighbour of target i,
             namely itself, :math:`[M]`.
     """
-    def __init__(self, source: Clouds, target: Clouds, scale: Tensor,
-                 eps: float, engine, workers: int,
+    def __init__(self, source: Clouds, target: Clouds, engine, workers: int,
                  skip: Tensor | None = None):
         self.source, self.target, self.skip = source, target, skip
-        self.scale, self.relative = scale, ROUNDINGS * eps
+        self.tolerance = tie_tolerance(source.pos.shape[1])
         # By coordinate, which gathers faster.
-        self.x = source.pos.double().t().contiguous()
-        self.y = target.pos.double().t().contiguous()
-        self.index = engine(source, workers)
+        self.x = source.pos.t().contiguous()
+        self.y = target.pos.t().contiguous()
+        self.sites = Sites(source)
+        self.index = engine(self.sites.clouds, workers)
 
     def nearest(self, k: int) -> Edges:
         """The k nearest sources of each target, or all if they are fewer."""
-        available = self.source.count[self.target.batch]
-        if self.skip is not None:
-            available = available - 1
-        rows = available.nonzero()[:, 0]
-        # One more shows whether the last one is tied.
-        width = k + 1 + (self.skip is not None)
+        skips = self.skip is not None
+        places = self.sites.clouds.count[self.target.batch]
+        rows = (self.source.count[self.target.batch] > skips).nonzero()[:, 0]
+        # One more shows whether the last one is tied. Where points are on top
+        # of each other, fewer places hold as many.
+        share = len(self.sites.clouds) / max(1, len(self.source))
+        width = 1 + math.ceil((k + skips) * share)
         found = []
         while len(rows):
-            width = min(width, int(self.source.count.max()))
+            width = min(width, int(self.sites.clouds.count.max()))
             later = []
             for part in rows.split(max(1, BUDGET // width)):
                 pairs = self.index.knn(self.target.take(part), width)
+                pairs = self.sites.points(*pairs, k + skips)
                 for row, col in _tables(part, *pairs):
                     ranked = self._rank(row, col)
-                    done = ranked.settled(k) | (ranked.degree ==
-                                                available[row])
+                    done = ranked.settled(k, self.tolerance)
+                    done |= places[row] <= width
                     found.append(ranked.first(k, done))
                     later.append(row[~done])
             rows, width = torch.cat(later).sort().values, 2 * width
         return self._join(found)
 
-    def within(self, r: float, cap: int | None) -> tuple[Edges, bool]:
-        """The sources within r of each target, the nearest :obj:`cap` if
-        there are more, and whether there are.
+    def within(self, r: Tensor, cap: int | None) -> tuple[Edges, bool]:
+        """The sources within r :math:`[M]` of each target, the nearest
+        :obj:`cap` if there are more, and whether there are.
         """
         rows = torch.arange(len(self.target), device=self.y.device)
-        found, capped, size = [], False, 4096
+        most = len(self.source) if cap is None else cap + 2
+        found, capped, size = [], False, 512
         while len(rows):
             part, rows = rows[:size], rows[size:]
-            # The margin is for engines that work in float32.
-            reach = (r + self.tolerance(part, r)) * (1 + 1e-6)
+            reach = r[part] * (1 + 4 * self.tolerance)
             pairs = self.index.radius(self.target.take(part), reach)
-            size = max(1, BUDGET * len(part) // max(1, len(pairs[0])))
+            pairs = self.sites.points(*pairs, most)
+            # Not much more at a time, for the next may be in a crowd.
+            size = max(1, min(16 * size,
+                              BUDGET * len(part) // max(1, len(pairs[0]))))
             for row, col in _tables(part, *pairs):
-                ranked = self._rank(row, col, r)
+                ranked = self._rank(row, col, r[row])
                 limit = col.shape[1] if cap is None else cap
                 capped = capped or bool((ranked.degree > limit).any())
                 found.append(ranked.first(limit))
         return self._join(found), capped
 
-    def tolerance(self, rows: Tensor, dist: Tensor | float) -> Tensor:
-        return self.relative * (self.scale[rows] + dist)
-
-    def _rank(self, row: Tensor, col: Tensor, r: float = math.inf) -> _Ranked:
+    def _rank(self, row: Tensor, col: Tensor,
+              r: Tensor | None = None) -> _Ranked:
         """Orders the candidates :obj:`col [n, w]` (or -1) of some targets."""
         dist = torch.zeros_like(col, dtype=torch.float64)
         for x, y in zip(self.x, self.y):
-            step = x[col] - y[row, None]
+            step = x[col].sub_(y[row, None])
             dist.addcmul_(step, step)
         dist.sqrt_()
         drop = col < 0
         if self.skip is not None:
             drop |= col == self.skip[row, None]
-        if r < math.inf:
-            drop |= dist > r + self.tolerance(row, r)[:, None]
+        if r is not None:
+            drop |= dist > (r * (1 + self.tolerance))[:, None]
         dist.masked_fill_(drop, math.inf)
         dist, order = dist.sort(1)
         col = col.gather(1, order)
-        tol = self.tolerance(row[:, None], dist[:, :-1])
-        tied = dist.diff(dim=1) <= tol
+        begin = dist  # of the group that each distance is in
+        tied = dist.diff(dim=1) <= self.tolerance * dist[:, :-1]
         some = tied.any(1).nonzero()[:, 0]
         if len(some):
-            key = col[some]  # + 1: the -1 of a group is not in the last one
-            key[:, 1:] += (len(self.source) + 1) * (~tied[some]).cumsum(1)
+            begin = dist.clone()
+            new, begin[some] = _groups(dist[some], tied[some],
+                                       self.tolerance)
+            # + 1: the -1 of a group is not in the last one
+            key = col[some] + (len(self.source) + 1) * new.cumsum(1)
             order = key.argsort(1)
             col[some] = col[some].gather(1, order)
             dist[some] = dist[some].gather(1, order)
-        return _Ranked(row, col, dist, tied, col.shape[1] - drop.sum(1))
+        return _Ranked(row, col, dist, begin, col.shape[1] - drop.sum(1))
 
     def _join(self, found: list[Edges]) -> Edges:
         """All edges, by target and place."""
@@ -147,19 +158,24 @@ class Search:
 
 class _Ranked(NamedTuple):
     """Sources in order around some targets: the first :obj:`degree` of each
-    row count, and :obj:`tied` says which are as far as the one before.
+    row count, and :obj:`begin` is the distance that each group begins with.
     """
     row: Tensor
     col: Tensor
     dist: Tensor
-    tied: Tensor
+    begin: Tensor
     degree: Tensor
 
-    def settled(self, k: int) -> Tensor:
-        """Whether it is certain which are the first k: some gap follows."""
-        column = torch.arange(1, self.col.shape[1], device=self.row.device)
-        gap = ~self.tied & (column >= k) & (column < self.degree[:, None])
-        return gap.any(1)
+    def settled(self, k: int, tolerance: float) -> Tensor:
+        """Whether it is certain which are the first k: the last candidate is
+        beyond the group of the k-th one, whatever its engine rounds.
+        """
+        if self.dist.shape[1] <= k:
+            return torch.zeros_like(self.row, dtype=torch.bool)
+        last = self.degree[:, None] - 1
+        far = self.dist.gather(1, last.clamp(min=0))[:, 0]
+        return (self.degree > k) & (
+            far > self.begin[:, k - 1] * (1 + 4 * tolerance))
 
     def first(self, k: int, rows: Tensor | None = None) -> Edges:
         row, col, dist, _, degree = self
@@ -173,6 +189,26 @@ class _Ranked(NamedTuple):
             return Edges(*(t.flatten() for t in edges))
         inside = place < degree[:, None]
         return Edges(*(t[inside] for t in edges))
+
+
+def _groups(dist: Tensor, tied: Tensor,
+            tolerance: float) -> tuple[Tensor, Tensor]:
+    """Which of the sorted distances :obj:`[n, w]` begin a group, and the
+    distance that the group of each begins with.
+    """
+    new = torch.nn.functional.pad(~tied, (1, 0), value=True)
+    # The difference of infinities is no number, nor is it tied.
+    begin = torch.where(new, dist, 0).cummax(1).values
+    limit = 1 + tolerance
+    rows = torch.arange(len(dist), device=dist.device)
+    while len(rows):
+        # Chains of ties may lead too far: they are cut where they do.
+        beyond = dist[rows] > begin[rows] * limit
+        some = beyond.any(1)
+        rows, cut = rows[some], beyond[some].to(torch.uint8).argmax(1)
+        new[rows, cut] = True
+        begin[rows] = torch.where(new[rows], dist[rows], 0).cummax(1).values
+    return new, begin
 
 
 def _tables(part: Tensor, row: Tensor,

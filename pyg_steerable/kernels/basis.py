@@ -47,6 +47,8 @@ class SteerableBasis(ConstantModule):
         """The radius that suits some distances of neighbours: their root
         mean square.
         """
+        checks.tensor('distance', distance)
+        checks.shaped('distance', distance, (None, ), '[E]')
         return distance.square().mean().sqrt()
 
     def _load_from_state_dict(self, state_dict, prefix, *args):

@@ -98,6 +98,7 @@ class HarmonicBasis(SteerableBasis):
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
         checks.positions('positions', positions)
+        checks.same_device(positions=positions, radius=self.radius)
         self.check_attr(attr, positions.shape[0])
         x = positions.to(at_least_float32(positions)) / self.radius
         delta = self.softening * self.spacing
@@ -111,6 +112,10 @@ class HarmonicBasis(SteerableBasis):
 
     def fit_radius(self, distance: Tensor) -> Tensor:
         """The last shell is at the largest distance, a few left out."""
+        checks.tensor('distance', distance)
+        checks.shaped('distance', distance, (None, ), '[E]')
+        if not len(distance):
+            return self.radius
         kth = max(1, round(0.95 * len(distance)))
         return distance.kthvalue(kth).values
 

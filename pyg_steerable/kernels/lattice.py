@@ -57,7 +57,8 @@ def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
     kernel_size = checks.integer('kernel_size', kernel_size)
     shells = kernel_size // 2 + 1
     band_limit = [0] + [CUTOFFS[cutoff](m) for m in range(1, shells)]
-    max_degree = min(max_degree, max(band_limit), MAX_DEGREE)
+    max_degree = min(checks.integer('max_degree', max_degree, 0),
+                     max(band_limit), MAX_DEGREE)
     # On a lattice no offset is near the origin but the origin itself: the
     # softening only has to keep it from being divided by.
     return HarmonicBasis(group, max_degree, float(max(1, shells - 1)), shells,
@@ -242,7 +243,7 @@ class LatticeKernel(ConstantModule):
             parts = [h.new_zeros(0, p.dw, p.dv, len(h))]
             for place, mu, name in p.maps:
                 Q = getattr(self, name)
-                h_u = h[:, place].reshape(len(h), mu, -1)
+                h_u = h[:, place].reshape(len(h), mu, Q.shape[2])
                 parts.append(
                     torch.einsum('kui,swiv->suwvk', h_u, Q).flatten(0, 1))
             yield torch.cat(parts)
@@ -268,6 +269,8 @@ class LatticeKernel(ConstantModule):
         Shapes:
             - **output:** :math:`[d_{out}, d_{in}, K]`
         """
+        if positions is not None:
+            checks.positions('positions', positions)
         K = len(self.positions if positions is None else positions)
         if self.weight is None:
             return self.positions.new_zeros(self.out_type.dim,

@@ -93,7 +93,7 @@ class QuotientELU(ConstantModule):
         return Y, Z * _elu_gain(Y, Z)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         if not self.degrees:
             return x
         out = []
@@ -233,7 +233,7 @@ class Gate(ConstantModule):
         self.register_constant('gain', gain.double())
 
     def forward(self, x: Tensor) -> Tensor:
-        self.in_type.check(x, 'x')
+        self.check_fields(self.in_type, x)
         # SiLU is x sigmoid(x): a scalar is gated by itself.
         gate = x[..., self.index].sigmoid() * self.gain.to(x.dtype)
         return x[..., self.num_gates:] * gate
@@ -280,7 +280,7 @@ class NormActivation(ConstantModule):
             torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         if not self.field_type.dim:
             return x
         with full_precision(x):
@@ -330,10 +330,10 @@ class NormGate(ConstantModule):
         self.readout.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         if not self._blocks:
             return x
-        gates = self.readout.in_full(x).split([b[0] for b in self._blocks],
+        gates = self.readout._in_full(x).split([b[0] for b in self._blocks],
                                               dim=-1)
         fields = x.split([b[2] for b in self._blocks], dim=-1)
         out = []
@@ -384,7 +384,7 @@ class TensorProductActivation(torch.nn.Module):
         self.product.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.in_type.check(x, 'x')
+        self.check_fields(self.in_type, x)
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         n = rows.shape[0]  # may be a symbol, which len() would fix
         index = torch.arange(n, device=x.device)

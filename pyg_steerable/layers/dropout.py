@@ -33,7 +33,7 @@ class FieldDropout(ConstantModule):
         self.register_constant('index', field_index(self.field_type))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         if not self.training or self.p == 0:
             return x
         keep = x.new_ones(*x.shape[:-1], self.field_type.num_fields)

@@ -105,7 +105,7 @@ class Linear(ConstantModule):
         return flat.view(self.out_type.dim, self.in_type.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.in_type.check(x, 'x')
+        self.check_fields(self.in_type, x)
         x = as_weights(x, self.value.dtype)
         bias = None
         if self.bias is not None:

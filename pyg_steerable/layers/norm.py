@@ -177,7 +177,7 @@ class FieldBatchNorm(ConstantModule):
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         """Sets the statistics to those of the given rows."""
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         mean, var = self._moments(x, 1, None)
         self.stats.running_mean.copy_(mean)
         self.stats.running_var.copy_(var)
@@ -245,7 +245,7 @@ class FieldBatchNorm(ConstantModule):
         return mean, var
 
     def forward(self, x: Tensor) -> Tensor:
-        self.field_type.check(x, 'x')
+        self.check_fields(self.field_type, x)
         if not self.field_type.dim:
             return x
         mean, var = self._statistics(x.reshape(-1, x.shape[-1]))

@@ -65,11 +65,11 @@ class InvariantReadout(ConstantModule):
         self.linear.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.in_type.check(x, 'x')
-        out = self.in_full(x)
+        self.check_fields(self.in_type, x)
+        out = self._in_full(x)
         return out if lowers(x.device.type) else out.to(self.mean_of.dtype)
 
-    def in_full(self, x: Tensor) -> Tensor:
+    def _in_full(self, x: Tensor) -> Tensor:
         """The invariants in at least float32."""
         with full_precision(x):
             matrix, bias = self.linear.matrix(), self.linear.bias

@@ -10,7 +10,7 @@ from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..nn import LatticeAvgPool, LatticeBlock
-from .voxels import VoxelNet, integers, plain_conv, probability, width
+from .voxels import VoxelNet, plain_conv, probability, width
 
 #: Voxels along an axis.
 MAX_SIZE = 2**10
@@ -100,7 +100,7 @@ class AminoAcidNet(_OnCubes):
                  max_degree: int = 3, hidden: int = 2048,
                  dropout: float = 0.5, group: Group | str = 'SO(3)'):
         in_channels = width('in_channels', in_channels)
-        channels = integers('channels', channels, 4)
+        channels = checks.integers('channels', channels, 4)
         types = [FieldType([(in_channels, '0e')], group)]
         types += [FieldType.sphere(c, max_degree, group) for c in channels]
         super().__init__(in_channels, size, [
@@ -145,7 +145,7 @@ class AminoAcidCNN(_OnCubes):
                  size: int = 60, channels: Sequence[int] = (16, 32, 64, 128),
                  hidden: int = 2048, dropout: float = 0.5):
         in_channels = width('in_channels', in_channels)
-        channels = integers('channels', channels, 4)
+        channels = checks.integers('channels', channels, 4)
 
         def block(i, kernel_size=3, **kwargs):
             widths = [in_channels, *channels]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..nn import LatticeAvgPool, LatticeBlock
 from .voxels import (
     VoxelNet,
-    integers,
     plain_conv,
     pooled_head,
     probability,
@@ -160,8 +160,9 @@ class CathCNN(VoxelNet):
 
 def _stages(channels, blocks) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The channels and the residual blocks of each stage."""
-    channels = integers('channels', channels)
-    return channels, integers('blocks', blocks, len(channels), MAX_BLOCKS)
+    channels = checks.integers('channels', channels)
+    return channels, checks.integers('blocks', blocks, len(channels),
+                                     most=MAX_BLOCKS)
 
 
 def _steps(channels: Sequence[int], blocks: Sequence[int]

@@ -39,6 +39,8 @@ class _Encoder(torch.nn.Module):
         self.sampling = checks.choice('sampling', sampling, SAMPLING)
         checks.integer('channels', channels, 1, MOST)
         checks.positive('num_points', num_points)
+        checks.function('activation', activation,
+                        'a callable that builds a layer from a FieldType')
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)
@@ -98,9 +100,9 @@ class _Encoder(torch.nn.Module):
         field = field.to(dtype)
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "
-                             f"{None if x is None else list(x.shape)})")
+                             f"{checks.show(x)})")
         if x is not None:
-            self.extra.check(checks.tensor('x', x), 'x')
+            self.extra.check(x, 'x')
             checks.shaped('x', x, (pos.shape[0], None), '[N, d]')
             field = torch.cat([field, x.to(dtype)], dim=-1)
         fields = [field]
@@ -112,6 +114,12 @@ class _Encoder(torch.nn.Module):
             field, pos = act(norm(h)), here
             fields.append(field)
         return fields, size
+
+
+def _head_options(num_classes, mlp, dropout) -> tuple[int, int, float]:
+    return (checks.integer('num_classes', num_classes, 1, MOST),
+            checks.integer('mlp', mlp, 1, MOST),
+            checks.real('dropout', dropout, 0, below=1))
 
 
 class ModelNetClassifier(torch.nn.Module):
@@ -186,6 +194,8 @@ class ModelNetClassifier(torch.nn.Module):
                  mlp: int = 128, dropout: float = 0.3,
                  activation=QuotientELU, sampling: str = 'random'):
         super().__init__()
+        invariants = checks.integer('invariants', invariants, 1, MOST)
+        num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         last = FieldType([(invariants, '0e')], group)
         self.encoder = _Encoder(group, in_type, last, channels, max_degree,
                                 ratios, k, num_points, kernel, hidden,
@@ -251,6 +261,7 @@ class ModelNetSegmenter(torch.nn.Module):
                  dropout: float = 0.3, activation=NormGate,
                  sampling: str = 'random'):
         super().__init__()
+        num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         self.encoder = _Encoder(group, in_type, None, channels, max_degree,
                                 ratios, k, num_points, kernel, hidden,
                                 kernel_layers, kernel_degree, activation,

@@ -7,7 +7,7 @@ from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..nn import lattice_stack
-from .voxels import VoxelNet, integers, pooled_head, texts, width
+from .voxels import VoxelNet, pooled_head, texts, width
 
 
 class ShrecNet(VoxelNet):
@@ -59,7 +59,7 @@ class ShrecNet(VoxelNet):
         super().__init__(
             in_channels,
             lattice_stack([FieldType(f, group) for f in fields],
-                          integers('strides', strides),
+                          checks.integers('strides', strides),
                           smooth=checks.flag('smooth', smooth), padding=4,
                           norm=True, normalization='norm'),
             pooled_head(invariants, num_classes))

@@ -11,7 +11,6 @@ from ..groups import Group
 from ..nn import LatticeLowPass, lattice_stack
 from .voxels import (
     VoxelNet,
-    integers,
     plain_conv,
     pooled_head,
     probability,
@@ -77,7 +76,7 @@ class TetrisNet(VoxelNet):
             torch.nn.Sequential(
                 LatticeLowPass(2.),
                 lattice_stack([FieldType(f, group) for f in fields],
-                              integers('strides', strides),
+                              checks.integers('strides', strides),
                               smooth=checks.flag('smooth', smooth),
                               padding=4, norm=checks.flag('norm', norm))),
             _head(invariants, num_classes, dropout))
@@ -104,8 +103,8 @@ class TetrisCNN(VoxelNet):
                  dropout: float = 0.2):
         num_classes = width('num_classes', num_classes)
         in_channels = width('in_channels', in_channels)
-        channels = integers('channels', channels)
-        strides = integers('strides', strides, len(channels))
+        channels = checks.integers('channels', channels)
+        strides = checks.integers('strides', strides, len(channels))
         smooth = checks.flag('smooth', smooth)
         layers = [LatticeLowPass(2.)]
         widths = [in_channels, *channels]

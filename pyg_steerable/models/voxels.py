@@ -32,26 +32,14 @@ class VoxelNet(torch.nn.Sequential):
         checks.shaped('voxels', voxels, (None, self.in_channels, None, None,
                                          None),
                       f'[B, {self.in_channels}, D, H, W]')
-        return super().forward(voxels.to(self.head[-1].weight.dtype))
+        weight = self.head[-1].weight
+        checks.same_device(voxels=voxels, weights=weight)
+        return super().forward(voxels.to(weight.dtype))
 
 
 def width(name: str, value) -> int:
     """A number of channels, classes or hidden numbers."""
     return checks.integer(name, value, 1, MAX_WIDTH)
-
-
-def integers(name: str, values, length: int | None = None,
-             most: int = MAX_WIDTH) -> tuple[int, ...]:
-    """A sequence of positive integers, so many of them."""
-    if isinstance(values, str) or not hasattr(values, '__iter__'):
-        raise TypeError(f"Expected '{name}' to be a sequence of integers "
-                        f"(got {checks.show(values)})")
-    values = tuple(checks.integer(name, n, 1, most) for n in values)
-    if not values or length is not None and len(values) != length:
-        raise ValueError(f"Expected '{name}' to hold "
-                         f"{'one or more' if length is None else length} "
-                         f"positive numbers (got {values})")
-    return values
 
 
 def texts(name: str, values) -> tuple[str, ...]:

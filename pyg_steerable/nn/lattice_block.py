@@ -177,7 +177,8 @@ class LatticeNormConv(LatticeSteerableConv):
         if lattice is None:
             self._check_voxels(x)
         else:
-            self._check_rows(x, x.shape[0])
+            checks.tensor('x', x)
+            self._check_rows(x, len(x))
         try:
             self._folded = self._fold(x)
             return super().forward(x, lattice)

@@ -300,6 +300,7 @@ class LatticeSteerableConv(MessagePassing):
                              f"{self.in_type.dim}], one row for each voxel "
                              f"(got {list(x.shape)})")
         self.in_type.check(x, 'x')
+        checks.same_device(x=x, weights=self.kernel.positions)
 
     def _check_voxels(self, x: Tensor) -> None:
         checks.tensor('x', x, NUMBERS, 'a tensor of voxels')
@@ -308,6 +309,7 @@ class LatticeSteerableConv(MessagePassing):
                              f'{self.in_type.dim}, D, H, W], fields of type '
                              f'{self.in_type} (got {list(x.shape)}). For '
                              f'node features pass the lattice, too')
+        checks.same_device(x=x, weights=self.kernel.positions)
 
     def _check_fits(self, x: Tensor) -> None:
         check_fits(self.kernel_size, x.shape[2:])
@@ -403,11 +405,7 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
     def _surplus(self, coarse, size) -> tuple[int, ...]:
         """Voxels that the strided convolution leaves out at the end."""
         least = self._least(coarse)
-        size = least if size is None else [
-            checks.integer('size', n) for n in size]
-        if len(size) != 3:
-            raise ValueError(f"Expected 'size' to be three integers (got "
-                             f"{size})")
+        size = least if size is None else checks.integers('size', size, 3)
         surplus = tuple(n - m for n, m in zip(size, least))
         if not all(0 <= n < self.stride for n in surplus):
             raise ValueError(f"Expected 'size' to be from {least}, and less "
