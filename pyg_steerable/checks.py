@@ -107,7 +107,7 @@ def _is_bool(value) -> bool:
 def _integers(least, most) -> str:
     what = 'a non-negative integer' if least == 0 else 'an integer'
     if most is not None:
-        return f'{what} in [{least}, {most}]'
+        return f'{what}, >= {least} and <= {most}'
     return f'{what} >= {least}' if least else what
 
 

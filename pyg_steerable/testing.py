@@ -384,6 +384,7 @@ def _worst(module, group, in_types, out_types, inputs, elements, num_samples,
            dtype, seed) -> tuple[float, Tensor]:
     """The largest error, and the element where it occurs."""
     num_samples = checks.integer('num_samples', num_samples, 0, 2**16)
+    seed = checks.integer('seed', seed, 0, 2**62)
     if elements is not None:
         elements = read_matrices('elements', elements).reshape(-1, 3, 3)
     found = []

@@ -112,7 +112,13 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
     pos = pos.view(-1, 3)
     args = (pos, ) if attr is None else (
         pos, attr.to(like).expand(len(pos), -1))
-    return kernel(*args).cpu().unflatten(0, (resolution, resolution))
+    values = kernel(*args)
+    if not isinstance(values, Tensor) or values.dim() != 3 or (
+            len(values) != len(pos)):
+        raise TypeError(f"Expected 'module' to make matrices [E, d_out, "
+                        f"d_in] of positions [E, 3] (got "
+                        f"{checks.show(values)})")
+    return values.cpu().unflatten(0, (resolution, resolution))
 
 
 def _across(normal: str) -> list[int]:

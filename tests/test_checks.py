@@ -32,7 +32,7 @@ BAD = [
     (checks.integer, (torch.tensor(True), ), TypeError, 'torch.bool'),
     (checks.integer, (0, ), ValueError, '>= 1 (got 0)'),
     (checks.integer, (9, 0, 5), ValueError,
-     'non-negative integer in [0, 5] (got 9)'),
+     'non-negative integer, >= 0 and <= 5 (got 9)'),
     (checks.real, (math.nan, ), ValueError, 'finite number (got nan)'),
     (checks.real, (2., 0., 1.), ValueError, '>= 0 and <= 1 (got 2.0)'),
     (checks.real, ('a', ), TypeError, "to be a number (got 'a')"),

@@ -87,6 +87,7 @@ class SteerableBasis(ConstantModule):
                 f"'edge_type' and 'node_type'")
         if attr is not None:
             checks.tensor('attr', attr)
+            checks.same_device(attr=attr, radius=self.radius)
             checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
                           "[E, d], the width of 'attr_type'")
 

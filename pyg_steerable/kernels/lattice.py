@@ -271,6 +271,7 @@ class LatticeKernel(ConstantModule):
         """
         if positions is not None:
             checks.positions('positions', positions)
+            positions = positions.to(self.positions.dtype)
         K = len(self.positions if positions is None else positions)
         if self.weight is None:
             return self.positions.new_zeros(self.out_type.dim,

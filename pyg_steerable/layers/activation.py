@@ -330,7 +330,7 @@ class NormGate(ConstantModule):
         self.readout.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.field_type, x)
+        self.readout.check_fields(self.field_type, x)
         if not self._blocks:
             return x
         gates = self.readout._in_full(x).split([b[0] for b in self._blocks],
@@ -384,7 +384,7 @@ class TensorProductActivation(torch.nn.Module):
         self.product.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.in_type, x)
+        self.in_type.check(x, 'x')
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         n = rows.shape[0]  # may be a symbol, which len() would fix
         index = torch.arange(n, device=x.device)

@@ -178,7 +178,7 @@ class FieldBatchNorm(ConstantModule):
     def calibrate(self, x: Tensor) -> None:
         """Sets the statistics to those of the given rows."""
         self.check_fields(self.field_type, x)
-        mean, var = self._moments(x, 1, None)
+        mean, var = self._moments(x.reshape(-1, x.shape[-1]), 1, None)
         self.stats.running_mean.copy_(mean)
         self.stats.running_var.copy_(var)
         self.stats.num_batches_tracked.zero_()

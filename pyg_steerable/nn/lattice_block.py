@@ -178,7 +178,7 @@ class LatticeNormConv(LatticeSteerableConv):
             self._check_voxels(x)
         else:
             checks.tensor('x', x)
-            self._check_rows(x, len(x))
+            self._check_rows(x, x.shape[0])
         try:
             self._folded = self._fold(x)
             return super().forward(x, lattice)

@@ -295,11 +295,8 @@ class LatticeSteerableConv(MessagePassing):
 
     def _check_rows(self, x: Tensor, expected: int) -> None:
         checks.tensor('x', x, NUMBERS, 'a tensor of features')
-        if x.dim() != 2 or x.shape[0] != expected:
-            raise ValueError(f"Expected 'x' of shape [{expected}, "
-                             f"{self.in_type.dim}], one row for each voxel "
-                             f"(got {list(x.shape)})")
-        self.in_type.check(x, 'x')
+        checks.shaped('x', x, (expected, self.in_type.dim),
+                      "[N, d], one row of 'in_type' for each voxel")
         checks.same_device(x=x, weights=self.kernel.positions)
 
     def _check_voxels(self, x: Tensor) -> None:
