@@ -72,7 +72,8 @@ SKIPPED = {
 }
 #: Methods that PyG, torch or Python define, or that take no arguments.
 METHODS = ('reset_parameters', 'train', 'message', 'next', 'collect',
-           'register_constant', 'register_weights', 'check_attr', 'check_fields')
+           'register_constant', 'register_weights', 'check_attr',
+           'check_fields')
 
 
 class Nonsense:

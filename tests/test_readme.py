@@ -50,9 +50,6 @@ def test_questions(tmp_path, monkeypatch):
     assert names['forces'].shape == (30, 3)
     assert names['forces'].sum(0).abs().max() < 1e-5  # no shift, no work
     assert names['net'].training
-    if 'edge_shift' not in inspect.signature(
-            ImplicitSteerableConv.forward).parameters:
-        pytest.skip('no periodic edges yet')
     names = run(data, crystals)
     assert names['crystal'].edge_shift.abs().max() > 2
     assert names['out'].shape == (4, 32)
