@@ -1,13 +1,9 @@
 """The README's code runs as written, and its links lead somewhere."""
 import configparser
-import inspect
 import re
 from pathlib import Path
 
-import pytest
 import torch
-
-from pyg_steerable.nn import ImplicitSteerableConv
 
 README = Path(__file__).parent.parent / 'README.md'
 TEXT = README.read_text()

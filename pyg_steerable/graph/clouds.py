@@ -35,9 +35,16 @@ class Clouds:
         """Other positions for the same points."""
         return Clouds(pos, self.batch, self.size)
 
-    def slices(self) -> list[slice]:
-        ptr = self.ptr.tolist()
-        return [slice(a, b) for a, b in zip(ptr, ptr[1:])]
+    def slices(self, clouds: Tensor) -> list[slice]:
+        """Where the points of some clouds are."""
+        return [slice(a, b) for a, b in zip(self.ptr[clouds].tolist(),
+                                            self.ptr[clouds + 1].tolist())]
+
+    def shared(self, other: Clouds) -> Tensor:
+        """The clouds that have points here and there: of many clouds most
+        may be empty.
+        """
+        return ((self.count > 0) & (other.count > 0)).nonzero()[:, 0]
 
     def largest(self) -> Tensor:
         """The largest coordinate of each cloud, :math:`[B]`."""

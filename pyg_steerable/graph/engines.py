@@ -51,9 +51,8 @@ class BruteForce:
     def _collect(self, target: Clouds, find) -> Pairs:
         table = TABLE_SIZE.get(target.pos.device.type, TABLE_SIZE['cuda'])
         rows, cols = [], []
-        for s, t in zip(self.source.slices(), target.slices()):
-            if s.start == s.stop:
-                continue
+        both = self.source.shared(target)
+        for s, t in zip(self.source.slices(both), target.slices(both)):
             step = max(1, table // (s.stop - s.start))
             for first in range(t.start, t.stop, step):
                 y = target.pos[first:min(first + step, t.stop)]
@@ -69,11 +68,10 @@ class BruteForce:
 class Trees:
     """A k-d tree of scipy for each cloud."""
     def __init__(self, source: Clouds, workers: int):
-        self.pos = source.pos.cpu().numpy()
-        self.starts = [s.start for s in source.slices()]
-        self.trees = [cKDTree(self.pos[s]) if s.stop > s.start else None
-                      for s in source.slices()]
-        self.workers = workers
+        self.source, self.workers = source, workers
+        clouds, pos = source.shared(source), source.pos.cpu().numpy()
+        self.trees = {cloud: cKDTree(pos[s]) for cloud, s in zip(
+            clouds.tolist(), source.slices(clouds))}
 
     def knn(self, target: Clouds, k: int) -> Pairs:
         def nearest(tree, y, part):
@@ -98,13 +96,13 @@ class Trees:
     def _collect(self, target: Clouds, find) -> Pairs:
         pos = target.pos.cpu().numpy()
         rows, cols = [], []
-        for tree, start, part in zip(self.trees, self.starts,
-                                     target.slices()):
-            if tree is None or part.start == part.stop:
-                continue
-            degree, col = find(tree, pos[part], part)
+        both = self.source.shared(target)
+        for cloud, place, part in zip(both.tolist(),
+                                      self.source.slices(both),
+                                      target.slices(both)):
+            degree, col = find(self.trees[cloud], pos[part], part)
             rows.append(np.repeat(np.arange(part.start, part.stop), degree))
-            cols.append(col + start)
+            cols.append(col + place.start)
         return tuple(_cat([torch.from_numpy(a) for a in parts], target)
                      for parts in (rows, cols))
 

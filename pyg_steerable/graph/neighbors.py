@@ -53,7 +53,7 @@ from torch import Tensor
 from .. import checks
 from .clouds import Clouds, read_clouds, safe_exponent
 from .engines import choose_engine
-from .periodic import PeriodicSearch, read_cells
+from .periodic import PeriodicSearch, read_cells, read_pbc
 from .search import Edges, Search
 
 #: What a user may ask for at most.
@@ -262,6 +262,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
         target = source if same else _directions(names[1], target)
 
     if cell is None:
+        read_pbc(pbc, source)  # not needed, but no typing error passes
         power = safe_exponent(torch.maximum(source.largest(),
                                             target.largest()))
     else:

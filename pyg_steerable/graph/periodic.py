@@ -178,12 +178,7 @@ def read_cells(cell, pbc, pair: tuple[Clouds, Clouds], names: tuple[str, str]
                          f"{size} clouds, [{size}, {dim}, {dim}] (got "
                          f"{list(cell.shape)})")
     checks.finite('cell', cell)
-    pbc = _read(pbc, torch.bool, device, 'pbc', 'True, False or one for each '
-                'axis')
-    if pbc.shape not in ((), (dim, ), (size, dim)):
-        raise ValueError(f"Expected 'pbc' of shape [], [{dim}] or, for {size} "
-                         f"clouds, [{size}, {dim}] (got {list(pbc.shape)})")
-    cell, pbc = cell.expand(size, dim, dim), pbc.expand(size, dim)
+    cell, pbc = cell.expand(size, dim, dim), read_pbc(pbc, source)
     side = cell.abs().amax(2)
     unit = torch.nn.functional.normalize(
         (cell / side[..., None]).where((pbc & (side > 0))[..., None], 0),
@@ -209,6 +204,17 @@ def read_cells(cell, pbc, pair: tuple[Clouds, Clouds], names: tuple[str, str]
                              f"{MAX_LENGTH:g} times as large as the shortest "
                              f"side of 'cell', or one (got {length:.3g})")
     return Cells(cell, pbc), power
+
+
+def read_pbc(pbc, clouds: Clouds) -> Tensor:
+    """Along which axes the cell of each cloud repeats, [B, D]."""
+    dim, size = clouds.pos.shape[1], clouds.size
+    pbc = _read(pbc, torch.bool, clouds.pos.device, 'pbc',
+                'True, False or one for each axis')
+    if pbc.shape not in ((), (dim, ), (size, dim)):
+        raise ValueError(f"Expected 'pbc' of shape [], [{dim}] or, for {size} "
+                         f"clouds, [{size}, {dim}] (got {list(pbc.shape)})")
+    return pbc.expand(size, dim)
 
 
 def _read(value, dtype: torch.dtype, device, name: str, what: str) -> Tensor:

@@ -10,6 +10,7 @@ from .. import checks
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
+from ..layers.activation import build_activation
 from ..ops.precision import at_least_float32, full_precision
 from .basis import SteerableBasis, count, degree
 
@@ -69,10 +70,6 @@ class ImplicitBasis(SteerableBasis):
         count('num_layers', num_layers, 2)
         self.max_degree = degree('max_degree', max_degree, 1)
         self.set_radius(radius)
-        if not callable(activation):
-            raise TypeError(f"Expected 'activation' to be a callable that "
-                            f"builds a layer from a FieldType, such as "
-                            f"NormGate (got {activation!r})")
         self.attr_type = (FieldType([], group) if attr_type is None else
                           FieldType.wrap(attr_type))
         self.field_type = FieldType.sphere(hidden, max_degree, group)
@@ -83,7 +80,7 @@ class ImplicitBasis(SteerableBasis):
         self.layers = torch.nn.Sequential()
         in_type = solid + self.attr_type
         for _ in range(num_layers - 1):
-            act = activation(self.field_type)
+            act = build_activation(activation, self.field_type)
             self.layers.append(
                 Linear(in_type, getattr(act, 'in_type', self.field_type)))
             self.layers.append(act)

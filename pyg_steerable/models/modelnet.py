@@ -17,6 +17,7 @@ from ..layers import (
     NormGate,
     QuotientELU,
 )
+from ..layers.activation import build_activation
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
 from ..nn.hierarchy import SAMPLING, Level, hierarchy, read_ratios
 from ..nn.pool import interpolate, read_batch
@@ -39,8 +40,6 @@ class _Encoder(torch.nn.Module):
         self.sampling = checks.choice('sampling', sampling, SAMPLING)
         checks.integer('channels', channels, 1, MOST)
         checks.positive('num_points', num_points)
-        checks.function('activation', activation,
-                        'a callable that builds a layer from a FieldType')
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)
@@ -68,7 +67,7 @@ class _Encoder(torch.nn.Module):
                     **options)
             self.convs.append(conv)
             self.norms.append(FieldBatchNorm(self.types[i + 1]))
-            self.acts.append(activation(self.types[i + 1]))
+            self.acts.append(build_activation(activation, self.types[i + 1]))
 
     def levels(self, pos, batch, cell, pbc) -> list[Level]:
         return hierarchy(pos, batch, self.ratios, self.k, self.sampling,
@@ -226,6 +225,10 @@ class ModelNetClassifier(torch.nn.Module):
         if levels is None:
             levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, size = self.encoder(pos, batch, x, batch_size, levels)
+        if self.training and size == 1:
+            raise ValueError("Expected 2 or more clouds in 'batch' while "
+                             "training, for the batch norms of the head (got "
+                             "1). For a single cloud call 'model.eval()'")
         return self.head(global_mean_pool(fields[-1], levels[-1].batch, size))
 
 
@@ -271,7 +274,8 @@ class ModelNetSegmenter(torch.nn.Module):
         for skip in types[-2::-1]:
             self.mixes.append(torch.nn.Sequential(
                 Linear(types[-1] + skip, types[-1]),
-                FieldBatchNorm(types[-1]), activation(types[-1])))
+                FieldBatchNorm(types[-1]),
+                build_activation(activation, types[-1])))
         self.head = torch.nn.Sequential(
             InvariantReadout(types[-1], mlp), torch.nn.ELU(),
             torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))

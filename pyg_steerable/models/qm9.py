@@ -9,6 +9,7 @@ from .. import checks
 from ..fields import FieldType
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate
+from ..layers.activation import build_activation
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
 from ..nn.pool import read_batch
 
@@ -24,10 +25,10 @@ class _ResidualBlock(torch.nn.Module):
         super().__init__()
         self.conv1 = build_conv(field_type, field_type)
         self.norm1 = FieldBatchNorm(field_type)
-        self.act1 = activation(field_type)
+        self.act1 = build_activation(activation, field_type)
         self.conv2 = build_conv(field_type, field_type)
         self.norm2 = FieldBatchNorm(field_type)
-        self.act2 = activation(field_type)
+        self.act2 = build_activation(activation, field_type)
 
     def forward(self, x: Tensor, *graph, **attributes) -> Tensor:
         h = self.act1(self.norm1(self.conv1(x, *graph, **attributes)))
@@ -134,8 +135,6 @@ class QM9Net(torch.nn.Module):
         channels = checks.integer('channels', channels, 1, MOST)
         invariants = checks.integer('invariants', invariants, 1, MOST)
         num_neighbors = checks.positive('num_neighbors', num_neighbors)
-        checks.function('activation', activation,
-                        'a callable that builds a layer from a FieldType')
         if radius is None:
             radius = 1.6 if kernel == 'harmonic' else 1.2
         if kernel == 'harmonic' and (edge_dim or atom_dim):

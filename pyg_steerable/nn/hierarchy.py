@@ -70,7 +70,7 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
     ratios = read_ratios(ratios)
     checks.positions('pos', pos)
     checks.has_values('pos', pos, 'the graph')
-    periodic = {} if cell is None else {'cell': cell, 'pbc': pbc}
+    periodic = None if cell is None else {'cell': cell, 'pbc': pbc}
     pick = random_downsample if sampling == 'random' else farthest_downsample
     if batch is not None:
         batch, _ = read_batch(batch, pos, None)
@@ -79,14 +79,14 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
         index = (torch.arange(len(pos), device=pos.device) if ratio == 1 else
                  pick(pos, batch, ratio))
         here = pos[index], None if batch is None else batch[index]
-        found, shift = knn(pos, here[0], k, batch, here[1], **periodic), None
+        found, shift = knn(pos, here[0], k, batch, here[1], cell=cell,
+                           pbc=pbc), None
         if periodic:
             found, offset = found
             shift = edge_shift(offset, cell.double(),
                                None if batch is None or cell.dim() == 2 else
                                batch[found[1]]).to(pos.dtype)
-        levels.append(Level(index, *here, found.flip(0), shift,
-                            periodic or None))
+        levels.append(Level(index, *here, found.flip(0), shift, periodic))
         pos, batch = here
     return levels
 

@@ -10,7 +10,7 @@ from .. import checks
 from ..fields import FieldType
 from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
-from ..layers.activation import _scalars
+from ..layers.activation import _scalars, build_activation
 from ..ops.precision import at_least_float32, full_precision
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
@@ -235,12 +235,8 @@ class LatticeBlock(torch.nn.Module):
         self.in_type = FieldType.wrap(in_type)
         self.out_type = conv_type = FieldType.wrap(out_type)
         self.act = None
-        if activation is not None and not callable(activation):
-            raise TypeError(f"Expected 'activation' to build a layer from a "
-                            f"FieldType, such as LatticeGate, or to be None "
-                            f"(got {checks.show(activation)})")
         if activation is not None:
-            self.act = activation(self.out_type)
+            self.act = build_activation(activation, self.out_type)
             conv_type = getattr(self.act, 'in_type', self.out_type)
             if not isinstance(self.act, LatticeGate):
                 self.act = _ChannelsFirst(self.act)

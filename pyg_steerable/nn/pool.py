@@ -34,6 +34,7 @@ def read_batch(index, x: Tensor, size: int | None, name: str = 'batch'
     checks.tensor(name, index, checks.INTEGERS, 'a tensor of integers')
     checks.shaped(name, index, (x.shape[0], ),
                   '[N], the cloud of each point')
+    checks.same_device(points=x, **{name: index})
     if size is None:
         checks.has_values(name, index, 'the number of clouds')
         size = int(index.max()) + 1 if len(index) else 0
@@ -76,6 +77,7 @@ def random_downsample(pos: Tensor, batch: Tensor | None = None,
     """
     ratio = checks.real('ratio', ratio, above=0., most=1.)
     checks.positions('pos', pos)
+    checks.has_values('pos', pos, 'the choice')
     checks.generator('generator', generator)
     batch, size = read_batch(batch, pos, None)
     device = pos.device if generator is None else generator.device
@@ -180,9 +182,7 @@ def interpolate(x: Tensor, pos_x: Tensor, pos_y: Tensor,
     full = at_least_float32(pos_x, pos_y)
     pos_x, pos_y = pos_x.to(full), pos_y.to(full)
     found, shift = knn(pos_x, pos_y, k, batch_x, batch_y,
-                       num_workers=num_workers,
-                       **{} if cell is None else {'cell': cell, 'pbc': pbc}
-                       ), None
+                       num_workers=num_workers, cell=cell, pbc=pbc), None
     if cell is not None:
         found, offset = found
         shift = edge_shift(offset, cell, None if batch_y is None
