@@ -29,6 +29,24 @@ from pyg_steerable.layers import (
     QuotientELU,
     TensorProductActivation,
 )
+from pyg_steerable.models import (
+    AminoAcidNet,
+    CathNet,
+    ModelNetClassifier,
+    ModelNetSegmenter,
+    QM9Net,
+    ShrecNet,
+    TetrisNet,
+)
+from pyg_steerable.nn import (
+    GlobalPool,
+    HarmonicSteerableConv,
+    ImplicitSteerableConv,
+    LatticeBlock,
+    LatticeNormConv,
+    LatticeSteerableConv,
+    NormMaxPool,
+)
 
 OUTLIER = 1e4
 ROWS = 32
@@ -118,6 +136,79 @@ LAYERS = {
         lambda g, outlier: edges(g, outlier) + rows(T)(g, outlier),
         'float32'),
 }
+
+
+def graph(field_type):
+    """Features with outliers, positions and edges."""
+    def make(generator, outlier):
+        x, = rows(field_type)(generator, outlier)
+        pos = torch.randn(ROWS, 3, generator=generator, dtype=torch.float64)
+        index = torch.randint(ROWS, (2, 6 * ROWS), generator=generator)
+        return x, pos, index
+    return make
+
+
+def molecules(generator, outlier):
+    """Eight of them: a single output may be a difference of large terms."""
+    return *graph(SCALARS)(generator, outlier), None, torch.arange(ROWS) // 4
+
+
+def cloud(generator, outlier):
+    """Three clouds, some points of which are far away."""
+    pos, = edges(generator, outlier)
+    return pos, torch.arange(ROWS) * 3 // ROWS
+
+
+def voxels(channels, size):
+    def make(generator, outlier):
+        x = torch.randn(2, channels, *3 * (size, ), generator=generator,
+                        dtype=torch.float64)
+        x[:, :, ::3, 1, 2] = outlier
+        return (x, )
+    return make
+
+
+SCALARS = FieldType('5x0e', 'O(3)')
+S = FieldType('4x0e + 4x1o', 'SO(3)')
+#: Convolutions and whole networks: the same, with less to ask of the error.
+NETWORKS = {
+    'ImplicitSteerableConv': Case(
+        lambda: ImplicitSteerableConv(T, T, hidden=4, radius=2.), graph(T),
+        'weights'),
+    'HarmonicSteerableConv': Case(
+        lambda: HarmonicSteerableConv(T, T, radius=3.), graph(T), 'weights'),
+    'LatticeSteerableConv': Case(lambda: LatticeSteerableConv(S, S, 3),
+                                 voxels(S.dim, 6), 'weights'),
+    'LatticeNormConv': Case(lambda: LatticeNormConv(S, S, 3),
+                            voxels(S.dim, 6), 'weights'),
+    'LatticeBlock': Case(lambda: LatticeBlock(S, S, 3, norm=True),
+                         voxels(S.dim, 6), 'weights'),
+    'GlobalPool': Case(lambda: GlobalPool(T), rows(T)),
+    'NormMaxPool': Case(lambda: NormMaxPool(T), rows(T)),
+    'QM9Net': Case(lambda: QM9Net(blocks=1, channels=4, invariants=8,
+                                  radius=2.), molecules, 'weights'),
+    'ModelNetClassifier': Case(
+        lambda: ModelNetClassifier(4, channels=4, invariants=8, mlp=8, k=6,
+                                   ratios=(1., 1.), num_points=ROWS // 3,
+                                   dropout=0.), cloud, 'weights'),
+    'ModelNetSegmenter': Case(
+        lambda: ModelNetSegmenter(4, channels=4, mlp=8, k=6, ratios=(1., 1.),
+                                  num_points=ROWS // 3, dropout=0.), cloud,
+        'weights'),
+    'TetrisNet': Case(
+        lambda: TetrisNet(4, fields=['4x0e + 4x1o'], strides=(1, 1),
+                          invariants=8, dropout=0.), voxels(1, 8), 'weights'),
+    'ShrecNet': Case(
+        lambda: ShrecNet(4, fields=['4x0e + 4x1o'], strides=(1, 1),
+                         invariants=8), voxels(1, 8), 'weights'),
+    'CathNet': Case(
+        lambda: CathNet(4, channels=(2, 2), blocks=(1, 1), max_degree=1,
+                        invariants=8, dropout=0.), voxels(1, 16), 'weights'),
+    'AminoAcidNet': Case(
+        lambda: AminoAcidNet(4, 2, size=37, channels=(1, 1, 1, 1),
+                             max_degree=1, hidden=8, dropout=0.),
+        voxels(2, 37), 'weights'),
+}
 WAYS = ['autocast', 'cast', 'input']
 HALF = [torch.float16, torch.bfloat16]
 
@@ -139,13 +230,15 @@ class Result:
 
 
 def measure(case: Case, way: str, dtype: torch.dtype, training: bool = True,
-            seed: int = 0, outlier: float | None = None) -> Result:
+            seed: int = 0, outlier: float | None = None,
+            settled: bool = False) -> Result:
     """The output in half precision, and its error against float64 relative
     to the norm of the output, with the same rounded inputs and weights.
 
     ``way`` is ``'autocast'`` (a float32 layer and float32 inputs),
     ``'cast'`` (layer and inputs in half precision) or ``'input'`` (a float32
-    layer without autocast, half-precision inputs).
+    layer without autocast, half-precision inputs). In eval mode
+    ``settled`` gives norms the statistics of the inputs first.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -158,6 +251,16 @@ def measure(case: Case, way: str, dtype: torch.dtype, training: bool = True,
                          outlier)
     # What is rounded on the way in is no error of the layer.
     inputs = _floating(_floating(inputs, dtype), torch.float64)
+    if not training and settled:
+        # Statistics of these inputs: without any, a network of norms is none
+        # of norms, and true values leave float16.
+        norms = [m for m in layer.modules()
+                 if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None
+        with torch.no_grad():
+            layer.train()(*_floating(inputs, torch.float32))
+        layer.eval()
     if way == 'cast':
         layer = layer.to(dtype)
     exact = copy.deepcopy(layer).double()
@@ -204,6 +307,19 @@ def test_half_precision(name, way, dtype):
             assert value.isfinite().all(), key
         assert all(v.dtype == torch.float32
                    for v in result.statistics.values())
+        assert result.gradients
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=['float16', 'bfloat16'])
+@pytest.mark.parametrize('way', ['autocast', 'cast'])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks_in_half_precision(name, way, dtype):
+    for training in (True, False):
+        result = measure(NETWORKS[name], way, dtype, training, settled=True)
+        assert result.out.isfinite().all()
+        for key, value in (result.statistics | result.gradients).items():
+            assert value.isfinite().all(), key
+        assert result.error < 32 * torch.finfo(dtype).eps
         assert result.gradients
 
 
@@ -300,8 +416,9 @@ def markdown() -> str:
     lines = ['| layer | ' + ' | '.join(
         f'{way}, {str(d)[6:]}' for way in ('autocast', 'cast')
         for d in HALF) + ' |', '|---' * 5 + '|']
-    for name, case in LAYERS.items():
-        errors = [max(measure(case, way, d, training, seed).error
+    for name, case in (LAYERS | NETWORKS).items():
+        errors = [max(measure(case, way, d, training, seed,
+                              settled=name in NETWORKS).error
                       for training in (True, False) for seed in range(3))
                   for way in ('autocast', 'cast') for d in HALF]
         lines.append(f'| {name} | ' + ' | '.join(f'{e:.0e}' for e in errors)
