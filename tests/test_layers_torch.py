@@ -486,3 +486,22 @@ def test_param_groups_of_bad_models():
         param_groups(Linear(T, T), -1)
     with pytest.raises(ValueError, match="'0.weight'"):
         param_groups(torch.nn.Sequential(torch.nn.LazyLinear(3)))
+
+
+def test_statistics_load_from_where_they_once_were():
+    """The first release kept them in the norm itself."""
+    field_type = FieldType('2x0e + 1x1o', 'SO(3)')
+    for make in (lambda: FieldBatchNorm(field_type),
+                 lambda: LatticeSteerableConv(field_type, field_type, 3,
+                                              kernel='implicit')):
+        module = make()
+        old, where = {}, 'stats.'
+        for name, value in module.state_dict().items():
+            if not name.endswith('num_batches_tracked'):
+                old[name.replace(where, '')] = (
+                    torch.rand_like(value) if where in name else value)
+        other = make()
+        other.load_state_dict(old)
+        for name, value in other.state_dict().items():
+            if where in name and not name.endswith('tracked'):
+                assert torch.equal(value, old[name.replace(where, '')])

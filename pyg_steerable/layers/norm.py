@@ -266,6 +266,9 @@ class FieldBatchNorm(ConstantModule):
             value = state_dict.pop(prefix + name, None)
             if value is not None:
                 state_dict[f'{prefix}stats.{name}'] = value
+                state_dict.setdefault(
+                    f'{prefix}stats.num_batches_tracked',
+                    self.stats.num_batches_tracked.detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __repr__(self) -> str:
