@@ -375,6 +375,7 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     checks.tensor('voxels', voxels)
     checks.shaped('voxels', voxels, (None, None, None, None), '[C, S, S, S]')
     checks.has_values('voxels', voxels, 'the picture')
+    checks.finite('voxels', voxels, 'channel')
     out_type = FieldType.wrap(out_type)
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):

@@ -184,6 +184,9 @@ class QM9Net(torch.nn.Module):
                 batch_size: int | None = None,
                 edge_shift: Tensor | None = None) -> Tensor:
         self.embedding.in_type.check(checks.tensor('x', x), 'x')
+        if edge_attr is not None:  # also where the kernels do not see it
+            checks.tensor('edge_attr', edge_attr,
+                          checks.FLOATING + checks.INTEGERS)
         edge_attr = edge_attr if self.edge_dim else None
         if self.atom_dim:
             checks.tensor('edge_index', edge_index, checks.INTEGERS)
