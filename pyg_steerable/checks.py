@@ -85,6 +85,11 @@ def positive(name: str, value) -> float:
     return number
 
 
+def scale(name: str, value) -> float:
+    """A positive number whose square float32 holds: a length or a factor."""
+    return real(name, positive(name, value), 1e-18, 1e15)
+
+
 def _real(name: str, value) -> float:
     is_number = isinstance(value, numbers.Real) or (
         isinstance(value, Tensor) and value.dim() == 0

@@ -291,7 +291,7 @@ def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:
         radius (float, optional): The radius of the shell.
             (default: :obj:`1.0`)
     """
-    radius = checks.positive('radius', radius)
+    radius = checks.scale('radius', radius)
     vectors, kernels = FieldType('1o', 'SO(3)'), {}
     north = torch.tensor([[0., 0., radius]])
     entries = {'identity': (0, 0), 'curl': (1, 0),
@@ -380,7 +380,13 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):
         turned = rotate_voxels(voxels, R)
-        fields = net(turned.unsqueeze(0))[0].cpu()
+        fields = net(turned.unsqueeze(0))
+        if not isinstance(fields, Tensor) or fields.shape[:2] != (
+                1, out_type.dim) or fields.dim() != 5:
+            raise TypeError(f"Expected 'net' to make fields of type "
+                            f"{out_type}, a tensor [1, {out_type.dim}, S, S, "
+                            f"S] (got {checks.show(fields)})")
+        fields = fields[0].cpu()
         back = rotate_voxels(fields, R.T).movedim(0, -1)
         back = out_type.act(back, R.T).movedim(-1, 0)
         frames.append(Frame(turned.cpu(), fields, back))

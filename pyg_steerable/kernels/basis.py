@@ -33,10 +33,8 @@ class SteerableBasis(ConstantModule):
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
-        radius = checks.positive('radius', radius)
-        # Of what float32 holds, with room for squares.
-        radius = checks.real('radius', radius, 1e-15, 1e15)
-        value = torch.tensor(radius, dtype=torch.float64, device='cpu')
+        value = torch.tensor(checks.scale('radius', radius),
+                             dtype=torch.float64, device='cpu')
         if 'radius' in self._buffers:
             self._exact['radius'] = value
             self.radius.fill_(value.item())

@@ -76,8 +76,8 @@ class HarmonicBasis(SteerableBasis):
             for m, b in enumerate(band_limit)]
         # In units of the radius, where a single shell sits.
         self.spacing = 1 / max(1, shells - 1)
-        self.sigma = checks.positive('sigma', sigma)
-        self.softening = checks.positive('softening', softening)
+        self.sigma = checks.scale('sigma', sigma)
+        self.softening = checks.scale('softening', softening)
         self.reach = 1 + 2.5 * self.sigma * self.spacing
         centres = torch.linspace(0 if shells > 1 else 1, 1, shells,
                                  dtype=torch.float64, device='cpu')

@@ -57,8 +57,8 @@ class SteerableKernel(ConstantModule):
         self.out_type = FieldType.wrap(out_type)
         self.product = BilinearTerm(basis.field_type, self.in_type,
                                     self.out_type)
-        self.num_neighbors = checks.positive('num_neighbors', num_neighbors)
-        self.gain = checks.positive('gain', gain)
+        self.num_neighbors = checks.scale('num_neighbors', num_neighbors)
+        self.gain = checks.scale('gain', gain)
         self.keep_in_full('scale')
         self.register_buffer('scale', torch.ones(
             basis.field_type.dim,

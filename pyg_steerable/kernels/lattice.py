@@ -142,7 +142,7 @@ class LatticeKernel(ConstantModule):
         in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
         check_same_group(basis.field_type, in_type, out_type)
         checks.positions('positions', positions)
-        gain = checks.positive('gain', gain)
+        gain = checks.scale('gain', gain)
         if basis.attr_type.dim:
             raise ValueError(f'Expected a basis without attributes, as all '
                              f'edges of one offset share one kernel (got '

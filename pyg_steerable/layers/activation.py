@@ -279,7 +279,7 @@ class NormActivation(ConstantModule):
     def __init__(self, field_type: FieldType, eps: float = 1e-4):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
-        self.eps = checks.positive('eps', eps)
+        self.eps = checks.scale('eps', eps)
         index = field_index(field_type)
         self.register_constant('index', index)
         self.register_constant('mean_of', field_mean(field_type))

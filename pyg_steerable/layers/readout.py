@@ -46,7 +46,7 @@ class InvariantReadout(ConstantModule):
         self.in_type = in_type = FieldType.wrap(in_type)
         self.out_channels = checks.integer('out_channels', out_channels, 0,
                                            MAX_CHANNELS)
-        self.eps = checks.positive('eps', eps)
+        self.eps = checks.scale('eps', eps)
         mean = field_mean(in_type)
         mean = mean[:, mean.count_nonzero(dim=0) > 1]
         self.register_constant('mean_of', mean)

@@ -39,7 +39,7 @@ class _Encoder(torch.nn.Module):
         self.k = checks.integer('k', k, 1, MOST)
         self.sampling = checks.choice('sampling', sampling, SAMPLING)
         checks.integer('channels', channels, 1, MOST)
-        checks.positive('num_points', num_points)
+        checks.scale('num_points', num_points)
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)

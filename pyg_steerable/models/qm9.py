@@ -134,7 +134,7 @@ class QM9Net(torch.nn.Module):
         blocks = checks.integer('blocks', blocks, 0, MOST)
         channels = checks.integer('channels', channels, 1, MOST)
         invariants = checks.integer('invariants', invariants, 1, MOST)
-        num_neighbors = checks.positive('num_neighbors', num_neighbors)
+        num_neighbors = checks.scale('num_neighbors', num_neighbors)
         if radius is None:
             radius = 1.6 if kernel == 'harmonic' else 1.2
         if kernel == 'harmonic' and (edge_dim or atom_dim):

@@ -163,7 +163,7 @@ class SteerableConv(MessagePassing):
         checks.choice('order', order, ORDERS)
         checks.choice('flow', kwargs.get('flow', 'source_to_target'),
                       ('source_to_target', 'target_to_source'))
-        num_neighbors = checks.positive('num_neighbors', num_neighbors)
+        num_neighbors = checks.scale('num_neighbors', num_neighbors)
         root_weight = checks.flag('root_weight', root_weight)
         bias = checks.flag('bias', bias)
         super().__init__(aggr='sum' if aggr == 'add' else aggr, **kwargs)
