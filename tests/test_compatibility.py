@@ -380,8 +380,7 @@ def meta_forward(column):
     assert out.is_meta and out.shape == column.build()(*args).shape
 
 
-@row('Modules', '`FakeTensorMode`',
-     lattice=No('neighbours of voxels are found from values'))
+@row('Modules', '`FakeTensorMode`')
 def fake(column):
     from torch._subclasses.fake_tensor import FakeTensorMode
     module, args = column.build(), column.inputs()

@@ -221,7 +221,7 @@ def test_clouds_of_few_points():
     with pytest.raises(ValueError, match='before building a graph'):
         RandomPointSubset(5)(random_graph())
     for num in (0, 2.5, True):
-        with pytest.raises(ValueError, match="'num' to be an integer in"):
+        with pytest.raises(ValueError, match="'num' to be an integer"):
             RandomPointSubset(num)
 
 

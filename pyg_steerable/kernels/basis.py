@@ -57,8 +57,11 @@ class SteerableBasis(ConstantModule):
             state_dict[prefix + 'radius'] = self._exact['radius']
         super()._load_from_state_dict(state_dict, prefix, *args)
         if saved and not self.radius.is_meta:
-            self._exact['radius'] = self.radius.detach().to('cpu',
-                                                            torch.float64)
+            loaded = self.radius.detach().to('cpu', torch.float64)
+            known = self._exact['radius']
+            # What a file of float32 says may be this number, rounded.
+            if known.to(self.radius.dtype).double() != loaded:
+                self._exact['radius'] = loaded
 
     def reset_parameters(self):
         """Draws learned parts again."""

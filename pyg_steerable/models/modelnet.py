@@ -225,7 +225,7 @@ class ModelNetClassifier(torch.nn.Module):
         if levels is None:
             levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, size = self.encoder(pos, batch, x, batch_size, levels)
-        if self.training and size == 1:
+        if self.head.training and size == 1:
             raise ValueError("Expected 2 or more clouds in 'batch' while "
                              "training, for the batch norms of the head (got "
                              "1). For a single cloud call 'model.eval()'")
