@@ -788,6 +788,8 @@ def test_compile(cls):
 @pytest.mark.parametrize('order', ['auto', *ORDERS])
 def test_compile_dynamic(cls, order):
     """One graph serves four shapes."""
+    if order == 'reference' and torch.__version__ < '2.7':
+        pytest.skip('PyTorch 2.6 and before do not trace sorted() of symbols')
     torch._dynamo.reset()
     model = build(cls, dtype=torch.float32, order=order).train()
     counter = CompileCounter()

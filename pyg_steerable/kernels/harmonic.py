@@ -12,6 +12,7 @@ from ..fields import FieldType
 from ..groups import Group
 from ..ops.precision import at_least_float32
 from .basis import SteerableBasis, count, degree
+from .harmonics import solid_harmonics
 
 
 class HarmonicBasis(SteerableBasis):
@@ -103,12 +104,10 @@ class HarmonicBasis(SteerableBasis):
         x = positions.to(at_least_float32(positions)) / self.radius
         delta = self.softening * self.spacing
         r = (x.square().sum(-1, keepdim=True) + delta**2).sqrt()
-        Y = o3.spherical_harmonics(self._degrees, x / r,
-                                   normalize=False,
-                                   normalization='component')
+        Y = solid_harmonics(self._degrees, x / r)
         distance = (r - self.centres) / (self.sigma * self.spacing)
         window = torch.exp(-0.5 * distance.square())
-        return window[:, self.shell] * Y[:, self.harmonic]
+        return window[..., self.shell] * Y[..., self.harmonic]
 
     def fit_radius(self, distance: Tensor) -> Tensor:
         """The last shell is at the largest distance, a few left out."""

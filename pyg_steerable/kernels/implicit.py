@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import torch
-from e3nn import o3
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -13,6 +12,7 @@ from ..layers import FieldBatchNorm, Linear, NormGate
 from ..layers.activation import build_activation
 from ..ops.precision import at_least_float32, full_precision
 from .basis import SteerableBasis, count, degree
+from .harmonics import solid_harmonics
 
 
 class ImplicitBasis(SteerableBasis):
@@ -110,8 +110,7 @@ class ImplicitBasis(SteerableBasis):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _solid(self, x: Tensor) -> Tensor:
-        Y = o3.spherical_harmonics(self._degrees, x, normalize=False,
-                                   normalization='component')
+        Y = solid_harmonics(self._degrees, x)
         return torch.cat([x.square().sum(-1, keepdim=True), Y], dim=-1)
 
     def forward(self, positions: Tensor, attr: Tensor | None = None

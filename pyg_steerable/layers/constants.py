@@ -32,9 +32,11 @@ class ConstantModule(torch.nn.Module):
         self._exact[name] = value
         dtype = (torch.get_default_dtype() if value.is_floating_point() else
                  value.dtype)
+        # In PyTorch 2.5 get_default_device() does not know of
+        # 'with torch.device(...)'.
+        device = torch.empty(0).device
         self.register_buffer(
-            name, value.to(torch.get_default_device(),
-                           self._dtype(name, dtype), copy=True),
+            name, value.to(device, self._dtype(name, dtype), copy=True),
             persistent=persistent)
 
     def keep_in_full(self, *names: str) -> None:

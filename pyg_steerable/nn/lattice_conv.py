@@ -30,7 +30,9 @@ DENSE_ABOVE = 0.4
 
 def _one_more(x: Tensor, dim: int) -> Tensor:
     """Zeros behind the last entry of a dimension."""
-    return F.pad(x, 2 * (x.dim() - 1 - dim) * (0, ) + (0, 1))
+    # Not F.pad: in PyTorch 2.6 and before it refuses empty dimensions.
+    shape = (*x.shape[:dim], 1, *x.shape[dim + 1:])
+    return torch.cat([x, x.new_zeros(shape)], dim)
 
 
 class LatticeSteerableConv(MessagePassing):
