@@ -36,7 +36,7 @@ demo: $(READY)
 	$(PY) examples/qm9.py --demo $(ARGS)
 
 test: $(READY)
-	$(PY) -m pytest -q $(ARGS) tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto $(ARGS) tests
 
 fuzz: $(READY)
 	$(PY) tests/fuzz.py $(ARGS)

@@ -311,7 +311,7 @@ def test_ctrl_c(tmp_path, script, inside):
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=200)
     assert process.returncode == 130
     assert 'to continue, run again:' in said and 'Traceback' not in complained
     again = said.strip().splitlines()[-1].split()
