@@ -672,6 +672,8 @@ def main(argv=None) -> int:
         faults += result['faults']
         done += size
         if not args.json:
+            for fault in result['faults']:
+                print(fault, file=sys.stderr)
             print(f'{done} calls of {result["subjects"]} subjects, '
                   f'{len(faults)} faults', file=sys.stderr, flush=True)
     if args.json:
