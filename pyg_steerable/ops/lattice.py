@@ -27,7 +27,6 @@ from typing import Optional
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad as fw
-from torch.nn import functional as F
 
 from .lattice_edges import LatticeEdges
 from .precision import at_least_float32, full_precision
@@ -79,7 +78,9 @@ def _rows(edges: LatticeEdges, x: Tensor, shape: torch.Size, swapped: bool):
     rows = edges.rows(most // max(1, width), swapped)
     if rows is None:
         return None
-    x = F.pad(x, (0, 0, 0, 1))  # the last source is none
+    # The last source is none. Not F.pad: in PyTorch 2.6 and before it refuses
+    # rows of no components.
+    x = torch.cat([x, x.new_zeros(1, x.shape[1])])
     return ((slice(start, start + len(src)),
              x.index_select(0, src.flatten()).view(*src.shape, width))
             for start, src in rows)
