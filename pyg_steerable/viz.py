@@ -112,7 +112,11 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
     pos = pos.view(-1, 3)
     args = (pos, ) if attr is None else (
         pos, attr.to(like).expand(len(pos), -1))
-    values = kernel(*args)
+    try:
+        values = kernel(*args)
+    except (RuntimeError, AttributeError, LookupError) as error:
+        raise TypeError(f"Expected 'module' to take positions [E, 3] (got "
+                        f"{checks.show(module)}, which does not)") from error
     if not isinstance(values, Tensor) or values.dim() != 3 or (
             len(values) != len(pos)):
         raise TypeError(f"Expected 'module' to make matrices [E, d_out, "

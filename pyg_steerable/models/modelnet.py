@@ -225,11 +225,12 @@ class ModelNetClassifier(torch.nn.Module):
         if levels is None:
             levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, size = self.encoder(pos, batch, x, batch_size, levels)
+        batch, _ = read_batch(levels[-1].batch, fields[-1], size)
         if self.head.training and size == 1:
             raise ValueError("Expected 2 or more clouds in 'batch' while "
                              "training, for the batch norms of the head (got "
                              "1). For a single cloud call 'model.eval()'")
-        return self.head(global_mean_pool(fields[-1], levels[-1].batch, size))
+        return self.head(global_mean_pool(fields[-1], batch, size))
 
 
 class ModelNetSegmenter(torch.nn.Module):
