@@ -27,6 +27,8 @@ CUTOFFS = {
     'compromise': lambda m: 2 * m + 1,
     'sfcnn': lambda m: 2 * m + 2,
 }
+#: The widest stencil: more is a mistake.
+MAX_STENCIL = 127
 #: Sampled bases up to this many numbers are kept, larger ones sampled anew.
 _KEEP = 2**22
 
@@ -54,7 +56,7 @@ def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
         ValueError: If :obj:`cutoff` is none of the three.
     """
     checks.choice('cutoff', cutoff, tuple(CUTOFFS))
-    kernel_size = checks.integer('kernel_size', kernel_size)
+    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
     shells = kernel_size // 2 + 1
     band_limit = [0] + [CUTOFFS[cutoff](m) for m in range(1, shells)]
     max_degree = min(checks.integer('max_degree', max_degree, 0),
@@ -78,7 +80,7 @@ def stencil_positions(kernel_size: int,
     Shapes:
         - **output:** :math:`[s^3, 3]` float64
     """
-    kernel_size = checks.integer('kernel_size', kernel_size)
+    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
     checks.memory('the offsets of a stencil', 24 * kernel_size**3,
                   "Take a smaller 'kernel_size'")
     line = torch.arange(kernel_size, dtype=torch.float64, device='cpu')
