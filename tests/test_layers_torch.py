@@ -436,6 +436,8 @@ def sharded(rank):
     return {n: p.grad.full_tensor() for n, p in net.named_parameters()}
 
 
+@pytest.mark.skipif(torch.__version__ < '2.7', reason='no fully_shard in '
+                    'PyTorch 2.5, none on CPUs in 2.6')
 def test_sharded_parameters(tmp_path):
     results = in_two_processes(sharded, tmp_path)
     expected = {}
