@@ -381,6 +381,8 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     checks.has_values('voxels', voxels, 'the picture')
     checks.finite('voxels', voxels, 'channel')
     out_type = FieldType.wrap(out_type)
+    weights = getattr(net, 'parameters', list)()
+    voxels = voxels.to(next(iter(weights), voxels).dtype)
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):
         turned = rotate_voxels(voxels, R)

@@ -144,6 +144,7 @@ class LatticeKernel(ConstantModule):
         in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
         check_same_group(basis.field_type, in_type, out_type)
         checks.positions('positions', positions)
+        checks.has_values('positions', positions, 'the sampled basis')
         gain = checks.scale('gain', gain)
         if basis.attr_type.dim:
             raise ValueError(f'Expected a basis without attributes, as all '

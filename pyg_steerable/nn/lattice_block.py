@@ -177,8 +177,9 @@ class LatticeNormConv(LatticeSteerableConv):
         if lattice is None:
             self._check_voxels(x)
         else:
-            checks.tensor('x', x)
-            self._check_rows(x, x.shape[0])
+            # Before the statistics take anything from it.
+            self._check_lattice(lattice)
+            self._check_rows(x, lattice.coord.shape[0])
         try:
             self._folded = self._fold(x)
             return super().forward(x, lattice)
