@@ -112,17 +112,25 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
     pos = pos.view(-1, 3)
     args = (pos, ) if attr is None else (
         pos, attr.to(like).expand(len(pos), -1))
-    try:
-        values = kernel(*args)
-    except (RuntimeError, AttributeError, LookupError) as error:
-        raise TypeError(f"Expected 'module' to take positions [E, 3] (got "
-                        f"{checks.show(module)}, which does not)") from error
+    values = _call('module', kernel, 'positions [E, 3]', *args)
     if not isinstance(values, Tensor) or values.dim() != 3 or (
             len(values) != len(pos)):
         raise TypeError(f"Expected 'module' to make matrices [E, d_out, "
                         f"d_in] of positions [E, 3] (got "
                         f"{checks.show(values)})")
     return values.cpu().unflatten(0, (resolution, resolution))
+
+
+def _call(name: str, function: Callable, what: str, *args) -> Any:
+    """What a user's callable makes of something, or an error that says what
+    that was.
+    """
+    try:
+        return function(*args)
+    except (RuntimeError, AttributeError, LookupError) as error:
+        raise TypeError(f"Expected '{name}' to take {what} (got "
+                        f"{checks.show(function)}, which does not)"
+                        ) from error
 
 
 def _across(normal: str) -> list[int]:
@@ -379,14 +387,15 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     checks.tensor('voxels', voxels)
     checks.shaped('voxels', voxels, (None, None, None, None), '[C, S, S, S]')
     checks.has_values('voxels', voxels, 'the picture')
-    checks.finite('voxels', voxels, 'channel')
     out_type = FieldType.wrap(out_type)
     weights = getattr(net, 'parameters', list)()
     voxels = voxels.to(next(iter(weights), voxels).dtype)
+    checks.finite('voxels', voxels, 'channel')
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):
         turned = rotate_voxels(voxels, R)
-        fields = net(turned.unsqueeze(0))
+        fields = _call('net', net, 'voxels [1, C, S, S, S]',
+                       turned.unsqueeze(0))
         if not isinstance(fields, Tensor) or fields.shape[:2] != (
                 1, out_type.dim) or fields.dim() != 5:
             raise TypeError(f"Expected 'net' to make fields of type "
@@ -413,6 +422,9 @@ def changes(frames: Sequence[Frame]) -> list[float]:
     z, y, x = torch.meshgrid(line, line, line, indexing='ij')
     ball = z**2 + y**2 + x**2 <= 1
     size = (first * ball).norm()
+    if not 0 < size < math.inf:
+        raise ValueError(f"Expected 'frames' with an output that is not zero "
+                         f"(got one of norm {float(size)})")
     return [float(((f.back - first) * ball).norm() / size) for f in frames]
 
 

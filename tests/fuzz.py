@@ -73,7 +73,7 @@ SKIPPED = {
 #: Methods that PyG, torch or Python define, or that take no arguments.
 METHODS = ('reset_parameters', 'train', 'message', 'next', 'collect',
            'register_constant', 'register_weights', 'check_attr',
-           'check_fields')
+           'check_inputs', 'check_fields')
 
 
 class Nonsense:

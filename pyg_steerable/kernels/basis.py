@@ -68,6 +68,7 @@ class SteerableBasis(ConstantModule):
 
     def calibrate(self, positions: Tensor, attr: Tensor) -> None:
         """Takes statistics, if any, from typical inputs."""
+        self.check_inputs(positions, attr)
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
@@ -79,6 +80,12 @@ class SteerableBasis(ConstantModule):
         """
         raise TypeError(f"Expected a subclass of SteerableBasis to define "
                         f"'forward' (got {type(self).__name__})")
+
+    def check_inputs(self, positions: Tensor, attr: Tensor | None) -> None:
+        """Raises an error unless positions and attributes fit."""
+        checks.positions('positions', positions)
+        checks.same_device(positions=positions, radius=self.radius)
+        self.check_attr(attr, positions.shape[0])
 
     def check_attr(self, attr: Tensor | None, num_edges: int) -> None:
         """Raises an error unless the attributes fit."""

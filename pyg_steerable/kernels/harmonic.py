@@ -98,9 +98,7 @@ class HarmonicBasis(SteerableBasis):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        checks.positions('positions', positions)
-        checks.same_device(positions=positions, radius=self.radius)
-        self.check_attr(attr, positions.shape[0])
+        self.check_inputs(positions, attr)
         x = positions.to(at_least_float32(positions)) / self.radius
         delta = self.softening * self.spacing
         r = (x.square().sum(-1, keepdim=True) + delta**2).sqrt()

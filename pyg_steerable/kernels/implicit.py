@@ -98,8 +98,7 @@ class ImplicitBasis(SteerableBasis):
     @torch.no_grad()
     def calibrate(self, positions: Tensor, attr: Tensor) -> None:
         """Sets the statistics of the batch norm from typical positions."""
-        checks.positions('positions', positions)
-        checks.same_device(positions=positions, radius=self.radius)
+        super().calibrate(positions, attr)
         self.norm.calibrate(self._solid(positions / self.radius))
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
@@ -115,9 +114,7 @@ class ImplicitBasis(SteerableBasis):
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        checks.positions('positions', positions)
-        checks.same_device(positions=positions, radius=self.radius)
-        self.check_attr(attr, positions.shape[0])
+        self.check_inputs(positions, attr)
         with full_precision(positions):
             x = positions.to(at_least_float32(positions)) / self.radius
             h = self.norm(self._solid(x))

@@ -14,7 +14,12 @@ from ..fields import FieldType, check_same_group
 from ..graph.lattice import NUMBERS, LatticeData, check_lattice
 from ..graph.lattice_check import can_look
 from ..graph.stencil import check_fits, check_stencil
-from ..kernels import ImplicitBasis, LatticeKernel, lattice_harmonics
+from ..kernels import (
+    ImplicitBasis,
+    LatticeKernel,
+    SteerableBasis,
+    lattice_harmonics,
+)
 from ..kernels.lattice import stencil_positions
 from ..layers.linear import LinearTerm
 from ..layers.reach import warn_unreached
@@ -165,17 +170,18 @@ class LatticeSteerableConv(MessagePassing):
     def _basis(self, kernel, cutoff):
         group = self.in_type.group
         degrees = (self.in_type.max_degree, self.out_type.max_degree)
+        if isinstance(kernel, SteerableBasis):
+            return kernel
+        if not isinstance(kernel, str) or kernel not in ('harmonic',
+                                                         'implicit'):
+            raise ValueError(f"Expected 'kernel' to be 'harmonic', "
+                             f"'implicit' or a SteerableBasis (got "
+                             f"{checks.show(kernel)})")
         if kernel == 'harmonic':
             return lattice_harmonics(group, self.kernel_size, sum(degrees),
                                      cutoff)
-        if kernel == 'implicit':
-            return ImplicitBasis(group, max_degree=max(*degrees, 1),
-                                 radius=max(1., self.kernel_size // 2))
-        if isinstance(kernel, str) or not hasattr(kernel, 'field_type'):
-            raise ValueError(f"Expected 'kernel' to be 'harmonic', "
-                             f"'implicit' or a SteerableBasis (got "
-                             f"{kernel!r})")
-        return kernel
+        return ImplicitBasis(group, max_degree=max(*degrees, 1),
+                             radius=max(1., self.kernel_size // 2))
 
     def _scale_root(self):
         with torch.no_grad():
