@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .. import checks
 from ..fields import FieldType, check_same_group
 from ..groups import Group
 from ..layers import FieldBatchNorm, Linear, NormGate

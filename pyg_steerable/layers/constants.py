@@ -29,7 +29,7 @@ class ConstantModule(torch.nn.Module):
     def register_constant(self, name: str, value: Tensor,
                           persistent: bool = False) -> None:
         """Adds a constant from its float64 (or integer) original."""
-        self._exact[name] = value
+        self._exact[name] = value = value.detach()
         dtype = (torch.get_default_dtype() if value.is_floating_point() else
                  value.dtype)
         # In PyTorch 2.5 get_default_device() does not know of
