@@ -353,6 +353,7 @@ class NormMaxPool(ConstantModule):
 
     def forward(self, x: Tensor, index: Tensor | None = None,
                 size: int | None = None) -> Tensor:
+        self.check_fields(self.field_type, x)
         _check_rows(x, self.field_type)
         return _norm_max(x, self.field, self.field_type.num_fields, index,
                          size)
