@@ -630,10 +630,13 @@ def run_apart(calls: int, seed: int, only: str | None, gigabytes: float
     """The same in a process of its own, with bounded memory: a crash of the
     process is a fault, too.
     """
-    command = [sys.executable, __file__, '--calls', str(calls), '--seed',
-               str(seed), '--json', '--here', '--memory', str(gigabytes)]
+    command = [sys.executable, str(Path(__file__).resolve()), '--calls',
+               str(calls), '--seed', str(seed), '--json', '--here',
+               '--memory', str(gigabytes)]
     command += ['--only', only] if only else []
-    done = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as room:  # texts can name files
+        done = subprocess.run(command, capture_output=True, text=True,
+                              cwd=room)
     if done.returncode:
         return dict(calls=calls, subjects=0, faults=[dict(
             call=-1, subject='?', changed=[],
