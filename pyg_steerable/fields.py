@@ -14,6 +14,7 @@ from e3nn import o3
 from torch import Tensor
 
 from . import checks
+from .escnn_reader import is_from_escnn, read_field_type
 from .groups import Group, read_matrices
 from .representations import (
     MAX_DEGREE,
@@ -77,9 +78,8 @@ class FieldType:
         """
         if isinstance(field_type, cls):
             return field_type
-        if type(field_type).__module__.split('.')[0] == 'escnn':
-            from .interop import from_escnn
-            return from_escnn(field_type)
+        if is_from_escnn(field_type):
+            return cls(*read_field_type(field_type))
         if group is not None:
             return cls(field_type, group)
         raise TypeError(

@@ -14,7 +14,8 @@ BELOW = {
     'generators': [],
     'groups': ['generators'],
     'representations': ['groups'],
-    'fields': ['groups', 'representations'],
+    'escnn_reader': ['generators', 'groups', 'representations'],
+    'fields': ['escnn_reader', 'groups', 'representations'],
     'intertwiners': ['fields', 'groups', 'representations'],
     'ops': [],
     'layers': ['fields', 'generators', 'groups', 'intertwiners', 'ops',
@@ -32,18 +33,56 @@ OUTSIDE = {'testing', 'viz', 'interop', '__main__'}
 
 
 def imports(path: Path):
-    """The modules that a file imports at its top, by their full names."""
+    """The modules that a file imports anywhere, inside of functions too, by
+    their full names.
+    """
     package = ['pyg_steerable', *path.relative_to(ROOT).parent.parts]
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[:len(package) + 1 - node.level]
             module = '.'.join((base if node.level else []) +
                               ([node.module] if node.module else []))
-            yield module
-            if not node.module:
-                yield from (f'{module}.{a.name}' for a in node.names)
+            # What is imported may be a module, too.
+            yield from (f'{module}.{a.name}' for a in node.names)
+
+
+def file_of(name: str) -> Path | None:
+    """The file of ours that a name leads to."""
+    parts = name.split('.')
+    if parts[0] != 'pyg_steerable':
+        return None
+    for n in (len(parts), len(parts) - 1):
+        path = ROOT.joinpath(*parts[1:n])
+        if path.with_suffix('.py').is_file():
+            return path.with_suffix('.py')
+        if (path / '__init__.py').is_file():
+            return path / '__init__.py'
+    return None
+
+
+def circle(arrows: dict) -> list | None:
+    """A way that leads back to its start, if there is one."""
+    done = set()
+
+    def walk(at, way):
+        if at in way:
+            return [*way[way.index(at):], at]
+        if at in done:
+            return None
+        for other in sorted(arrows.get(at, ())):
+            found = walk(other, [*way, at])
+            if found:
+                return found
+        done.add(at)
+        return None
+
+    for start in sorted(arrows):
+        found = walk(start, [])
+        if found:
+            return found
+    return None
 
 
 def files(room: str):
@@ -69,15 +108,35 @@ def test_every_file_has_a_room():
     assert rooms == {'__init__', *BELOW, *OUTSIDE}
 
 
-def test_only_interop_imports_escnn():
+def test_no_circles():
+    """Neither between files nor between rooms."""
+    between_files, between_rooms = {}, {}
     for path in ROOT.rglob('*.py'):
-        text = path.read_text()
-        found = [n for node in ast.walk(ast.parse(text))
-                 if isinstance(node, (ast.Import, ast.ImportFrom))
-                 for n in ([a.name for a in node.names] if isinstance(
-                     node, ast.Import) else [node.module or ''])
-                 if n.split('.')[0] == 'escnn']
-        assert not found or path.name == 'interop.py', path
+        room = path.relative_to(ROOT).parts[0]
+        for name in imports(path):
+            other = file_of(name)
+            if other is None or other == path:
+                continue
+            # A folder's own list of names is for others.
+            if not (path.name == '__init__.py' and path.parent == ROOT):
+                between_files.setdefault(path, set()).add(other)
+            there = other.relative_to(ROOT).parts[0]
+            if there != room and there != '__init__.py':
+                between_rooms.setdefault(room, set()).add(there)
+    assert circle(between_files) is None
+    assert circle(between_rooms) is None
+    assert sum(map(len, between_files.values())) > 200  # else: not seen
+
+
+def test_circles_are_found():
+    assert circle({'a': {'b'}, 'b': {'c'}, 'c': set()}) is None
+    assert circle({'a': {'b'}, 'b': {'c'}, 'c': {'b'}}) == ['b', 'c', 'b']
+
+
+def test_only_one_file_imports_escnn():
+    for path in ROOT.rglob('*.py'):
+        found = [n for n in imports(path) if n.split('.')[0] == 'escnn']
+        assert not found or path.name == 'escnn_reader.py', path
 
 
 def test_operators_hold_no_parameters():
