@@ -11,10 +11,15 @@ from torch import Tensor
 from .. import checks
 from ..fields import FieldType
 from ..ops.precision import at_least_float32, full_precision
+from ..queries import (
+    field_index,
+    field_mean,
+    scalar_blocks,
+    scalar_fields,
+)
 from ..representations import Representation
 from .bilinear import BilinearTerm
 from .constants import ConstantModule
-from .norm import field_index, field_mean
 from .reach import warn_unreached
 from .readout import InvariantReadout
 from .sphere import sphere_samples
@@ -187,15 +192,6 @@ def _elu_gain(Y: Tensor, Z: Tensor) -> float:
     return float((np.einsum('an,nm,am->', Z, product, Z) / len(Z))**-0.5)
 
 
-def _scalars(field_type: FieldType) -> Tensor:
-    """Which fields are invariant numbers, [F]."""
-    flags = []
-    for mul, rep in field_type.blocks:
-        one = FieldType([(1, rep)], field_type.group)
-        flags += mul * [rep.dim == 1 and one.is_invariant]
-    return torch.tensor(flags, dtype=torch.bool, device='cpu')
-
-
 def _gain(function) -> float:
     r"""The factor :math:`\langle f(g)^2 \rangle^{-1/2}` that keeps unit
     variance for normal :math:`g`.
@@ -234,7 +230,7 @@ class Gate(ConstantModule):
     def __init__(self, field_type: FieldType):
         super().__init__()
         self.out_type = field_type = FieldType.wrap(field_type)
-        scalar = _scalars(field_type)
+        scalar = scalar_fields(field_type)
         self.num_gates = int((~scalar).sum())
         gates = FieldType([(self.num_gates, '0e')], field_type.group)
         self.in_type = gates + field_type
@@ -283,7 +279,7 @@ class NormActivation(ConstantModule):
         index = field_index(field_type)
         self.register_constant('index', index)
         self.register_constant('mean_of', field_mean(field_type))
-        self.register_constant('scalar', _scalars(field_type)[index])
+        self.register_constant('scalar', scalar_fields(field_type)[index])
         self.register_weights('weight', field_type.num_fields)
         self.register_weights('bias', field_type.num_fields)
         self.reset_parameters()
@@ -334,11 +330,10 @@ class NormGate(ConstantModule):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
         self.readout = InvariantReadout(field_type, field_type.num_fields)
-        scalar = _scalars(field_type).tolist()
-        self._blocks = []  # copies, components, columns, are scalars
-        for mul, rep in field_type.blocks:
-            first = sum(block[0] for block in self._blocks)
-            self._blocks.append((mul, rep.dim, mul * rep.dim, scalar[first]))
+        self._blocks = [  # copies, components, columns, are scalars
+            (mul, rep.dim, mul * rep.dim, is_scalar)
+            for (mul, rep), is_scalar in zip(field_type.blocks,
+                                             scalar_blocks(field_type))]
 
     def reset_parameters(self):
         """Draws the weights again."""

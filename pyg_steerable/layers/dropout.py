@@ -6,8 +6,8 @@ from torch import Tensor
 
 from .. import checks
 from ..fields import FieldType
+from ..queries import field_index
 from .constants import ConstantModule
-from .norm import field_index
 
 
 class FieldDropout(ConstantModule):

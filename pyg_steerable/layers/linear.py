@@ -8,10 +8,9 @@ from .. import checks
 from ..fields import FieldType, check_same_group
 from ..intertwiners import linear_basis
 from ..ops.precision import as_weights
+from ..queries import invariant_vectors
 from .constants import ConstantModule
 from .reach import MAX_MAP, warn_unreached
-
-_TRIVIAL = '0e'
 
 
 class Linear(ConstantModule):
@@ -166,21 +165,3 @@ def _expansion(in_type: FieldType, out_type: FieldType, fans: _Fans):
         empty = torch.zeros(0, dtype=torch.long, device='cpu')
         return empty, empty.clone(), empty.double()
     return torch.cat(entries), torch.cat(terms), torch.cat(values)
-
-
-def invariant_vectors(field_type: FieldType) -> Tensor:
-    r"""An orthonormal basis of the vectors that the group leaves alone,
-    :math:`[d, n]` float64, each inside one field.
-    """
-    columns = []
-    for (mul, rep), s in zip(field_type.blocks, field_type.slices):
-        for q in linear_basis(_TRIVIAL, rep, field_type.group)[:, :, 0]:
-            for m in range(mul):
-                column = q.new_zeros(field_type.dim)
-                start = s.start + m * rep.dim
-                column[start:start + rep.dim] = q
-                columns.append(column)
-    if not columns:
-        return torch.zeros(field_type.dim, 0, dtype=torch.float64,
-                           device='cpu')
-    return torch.stack(columns, dim=1)

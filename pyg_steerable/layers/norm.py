@@ -8,26 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import checks
 from ..fields import FieldType
 from ..ops.precision import at_least_float32, full_precision
+from ..queries import field_index, field_mean, invariant_vectors
 from .constants import ConstantModule
-from .linear import invariant_vectors
-
-
-def field_index(field_type: FieldType) -> Tensor:
-    """The number of the field that each component belongs to, [d]."""
-    sizes = [rep.dim for mul, rep in field_type.blocks for _ in range(mul)]
-    return torch.arange(len(sizes), device='cpu').repeat_interleave(
-        torch.tensor(sizes, dtype=torch.long, device='cpu'))
-
-
-def field_mean(field_type: FieldType) -> Tensor:
-    """The matrix that averages over the components of each field, [d, F]."""
-    index = field_index(field_type)
-    size = index.bincount(minlength=field_type.num_fields)
-    mean = torch.zeros(field_type.dim, field_type.num_fields,
-                       dtype=torch.float64, device='cpu')
-    mean[torch.arange(field_type.dim, device='cpu'), index] = (
-        1 / size[index].double())
-    return mean
 
 
 class RunningStatistics(_BatchNorm):

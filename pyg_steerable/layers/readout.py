@@ -7,9 +7,9 @@ from torch import Tensor
 from .. import checks
 from ..fields import FieldType
 from ..ops.precision import at_least_float32, full_precision, lowers
+from ..queries import field_mean
 from .constants import ConstantModule
 from .linear import Linear
-from .norm import field_mean
 
 #: More invariants than this are a mistake.
 MAX_CHANNELS = 2**20

@@ -10,8 +10,9 @@ from .. import checks
 from ..fields import FieldType
 from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
-from ..layers.activation import _scalars, build_activation
+from ..layers.activation import build_activation
 from ..ops.precision import at_least_float32, full_precision
+from ..queries import scalar_blocks
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
 
@@ -52,11 +53,10 @@ class LatticeGate(Gate):
     """
     def __init__(self, field_type: FieldType):
         super().__init__(field_type)
-        scalar = _scalars(self.out_type).tolist()
-        self._blocks = []  # copies, components, are scalars
-        for mul, rep in self.out_type.blocks:
-            first = sum(block[0] for block in self._blocks)
-            self._blocks.append((mul, rep.dim, scalar[first]))
+        self._blocks = [  # copies, components, are scalars
+            (mul, rep.dim, is_scalar)
+            for (mul, rep), is_scalar in zip(self.out_type.blocks,
+                                             scalar_blocks(self.out_type))]
 
     def forward(self, x: Tensor) -> Tensor:
         _check_second(x, self.in_type)

@@ -11,8 +11,8 @@ from .. import checks
 from ..fields import FieldType
 from ..graph import edge_shift, fps, knn
 from ..layers.constants import ConstantModule
-from ..layers.norm import field_index
 from ..ops.precision import at_least_float32
+from ..queries import field_index
 
 #: More clouds than these, or than so many for each point, are a mistake that
 #: would fill the memory.
