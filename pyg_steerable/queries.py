@@ -30,17 +30,18 @@ def field_mean(field_type: FieldType) -> Tensor:
     return mean
 
 
-def scalar_blocks(field_type: FieldType) -> list[bool]:
-    """Which blocks hold invariant numbers."""
-    return [rep.dim == 1 and FieldType([(1, rep)],
-                                       field_type.group).is_invariant
-            for _, rep in field_type.blocks]
+def block_kinds(field_type: FieldType) -> list[tuple[int, int, bool]]:
+    """Copies and components of each block, and whether its fields are
+    invariant numbers.
+    """
+    return [(mul, rep.dim, rep.dim == 1 and FieldType(
+        [(1, rep)], field_type.group).is_invariant)
+            for mul, rep in field_type.blocks]
 
 
 def scalar_fields(field_type: FieldType) -> Tensor:
     """Which fields are invariant numbers, [F]."""
-    flags = [flag for (mul, _), flag in zip(field_type.blocks,
-                                            scalar_blocks(field_type))
+    flags = [is_scalar for mul, _, is_scalar in block_kinds(field_type)
              for _ in range(mul)]
     return torch.tensor(flags, dtype=torch.bool, device='cpu')
 

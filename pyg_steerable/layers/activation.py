@@ -11,12 +11,7 @@ from torch import Tensor
 from .. import checks
 from ..fields import FieldType
 from ..ops.precision import at_least_float32, full_precision
-from ..queries import (
-    field_index,
-    field_mean,
-    scalar_blocks,
-    scalar_fields,
-)
+from ..queries import block_kinds, field_index, field_mean, scalar_fields
 from ..representations import Representation
 from .bilinear import BilinearTerm
 from .constants import ConstantModule
@@ -330,10 +325,7 @@ class NormGate(ConstantModule):
         super().__init__()
         self.field_type = field_type = FieldType.wrap(field_type)
         self.readout = InvariantReadout(field_type, field_type.num_fields)
-        self._blocks = [  # copies, components, columns, are scalars
-            (mul, rep.dim, mul * rep.dim, is_scalar)
-            for (mul, rep), is_scalar in zip(field_type.blocks,
-                                             scalar_blocks(field_type))]
+        self._blocks = block_kinds(field_type)
 
     def reset_parameters(self):
         """Draws the weights again."""
@@ -343,11 +335,11 @@ class NormGate(ConstantModule):
         self.readout.check_fields(self.field_type, x)
         if not self._blocks:
             return x
-        gates = self.readout._in_full(x).split([b[0] for b in self._blocks],
-                                              dim=-1)
-        fields = x.split([b[2] for b in self._blocks], dim=-1)
+        gates = self.readout._in_full(x).split(
+            [mul for mul, _, _ in self._blocks], dim=-1)
+        fields = x.split([mul * dim for mul, dim, _ in self._blocks], dim=-1)
         out = []
-        for (mul, dim, _, is_scalar), g, f in zip(self._blocks, gates, fields):
+        for (mul, dim, is_scalar), g, f in zip(self._blocks, gates, fields):
             if is_scalar:
                 out.append(torch.nn.functional.silu(g) * _SILU_GAIN)
                 continue

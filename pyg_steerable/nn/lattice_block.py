@@ -12,7 +12,7 @@ from ..graph.lattice import LatticeData, check_lattice
 from ..layers import FieldBatchNorm, FieldDropout, Gate
 from ..layers.activation import build_activation
 from ..ops.precision import at_least_float32, full_precision
-from ..queries import scalar_blocks
+from ..queries import block_kinds
 from .lattice_conv import LatticeSteerableConv
 from .lattice_pool import LatticeLowPass
 
@@ -53,10 +53,7 @@ class LatticeGate(Gate):
     """
     def __init__(self, field_type: FieldType):
         super().__init__(field_type)
-        self._blocks = [  # copies, components, are scalars
-            (mul, rep.dim, is_scalar)
-            for (mul, rep), is_scalar in zip(self.out_type.blocks,
-                                             scalar_blocks(self.out_type))]
+        self._blocks = block_kinds(self.out_type)
 
     def forward(self, x: Tensor) -> Tensor:
         _check_second(x, self.in_type)

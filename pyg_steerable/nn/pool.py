@@ -216,7 +216,6 @@ def _inverse(square: Tensor, y: Tensor, size: int) -> Tensor:
 
 def _check_rows(x, field_type: FieldType) -> None:
     """Raises an error unless x is a table of fields."""
-    checks.tensor('x', x)
     field_type.check(x, 'x')
     checks.shaped('x', x, (None, field_type.dim), '[N, d]')
 
@@ -354,7 +353,7 @@ class NormMaxPool(ConstantModule):
     def forward(self, x: Tensor, index: Tensor | None = None,
                 size: int | None = None) -> Tensor:
         self.check_fields(self.field_type, x)
-        _check_rows(x, self.field_type)
+        checks.shaped('x', x, (None, self.field_type.dim), '[N, d]')
         return _norm_max(x, self.field, self.field_type.num_fields, index,
                          size)
 
