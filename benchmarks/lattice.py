@@ -26,7 +26,7 @@ import torch
 from conv import machine, new_parser, peak_memory
 
 from pyg_steerable import FieldType
-from pyg_steerable.graph.lattice import lattice_graph
+from pyg_steerable.graph import lattice_graph
 from pyg_steerable.nn import LatticeSteerableConv
 
 WARM_UP = 8  # voxels along the axes of the grid to warm up with

@@ -24,7 +24,7 @@ from conv import EscnnConv, machine, new_parser, peak_memory
 from torch_geometric.nn import MLP, PointNetConv
 
 from pyg_steerable.models import ModelNetClassifier
-from pyg_steerable.nn.hierarchy import hierarchy
+from pyg_steerable.nn import hierarchy
 
 NETWORKS = ('implicit', 'harmonic', 'PointNet++', 'escnn')
 WARM_UP = 256

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 
 from pyg_steerable import FieldType, Group
-from pyg_steerable.layers import NormGate, QuotientELU
 from pyg_steerable.models import ModelNetClassifier
+from pyg_steerable.nn import NormGate, QuotientELU
 from pyg_steerable.testing import equivariance_error
 
 GROUPS = ('C4', 'D3', 'O', 'I', 'OxInv', 'SO(2)', 'SO(2)xMxInv', 'SO(3)',

@@ -33,10 +33,7 @@ from classification import (  # noqa: E402
 from commandline import add_training_options, new_parser  # noqa: E402
 from runs import run_folder  # noqa: E402
 
-from pyg_steerable.datasets import (  # noqa: E402
-    AminoAcidEnvironments,
-    GaussianDensities,
-)
+from pyg_steerable.datasets import AminoAcidEnvironments, GaussianDensities
 from pyg_steerable.models import AminoAcidNet  # noqa: E402
 
 SUFFIXES = ('.pdb', '.ent', '.cif', '.mmcif')

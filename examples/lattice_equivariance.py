@@ -24,7 +24,7 @@ from common import label_log_axis, plt, save_figure  # noqa: E402
 from runs import save_json  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
-from pyg_steerable.nn import (  # noqa: E402
+from pyg_steerable.nn import (
     Gate,
     LatticeGlobalPool,
     LatticeLowPass,

@@ -19,11 +19,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from commandline import new_parser  # noqa: E402
 
-from pyg_steerable.datasets import (  # noqa: E402
-    _npz,
-    _qm9_npz,
-    _qm9pack,
-    qm9,
+from pyg_steerable.datasets import _npz
+from pyg_steerable.datasets.qm9 import (
+    molecules as qm9,
+)
+from pyg_steerable.datasets.qm9 import (
+    npz as _qm9_npz,
+)
+from pyg_steerable.datasets.qm9 import (
+    pack as _qm9pack,
 )
 
 

@@ -41,18 +41,14 @@ from commandline import add_training_options, new_parser  # noqa: E402
 from runs import run_folder  # noqa: E402
 
 from pyg_steerable import FieldType, Group  # noqa: E402
-from pyg_steerable.datasets import (  # noqa: E402
+from pyg_steerable.datasets import (
     VoxelData,
     VoxelGrids,
     generate_shapes,
     load_voxels,
     rotate_voxels,
 )
-from pyg_steerable.nn import (  # noqa: E402
-    LatticeGlobalPool,
-    LatticeLowPass,
-    lattice_stack,
-)
+from pyg_steerable.nn import LatticeGlobalPool, LatticeLowPass, lattice_stack
 
 VARIANTS = {'steerable': ['--net', 'steerable'], 'cnn': ['--net', 'cnn']}
 #: Rotations of the test, by the group that they are drawn from.

@@ -48,7 +48,7 @@ from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
 from pyg_steerable.datasets import generate_shapes, load_points  # noqa: E402
-from pyg_steerable.graph import (  # noqa: E402
+from pyg_steerable.graph import (
     AnisotropicScale,
     Jitter,
     RandomGroupElement,

@@ -31,11 +31,7 @@ from torch_geometric.loader import DataLoader  # noqa: E402
 from pyg_steerable import FieldType, Group  # noqa: E402
 from pyg_steerable.datasets import generate_shapes  # noqa: E402
 from pyg_steerable.graph import fps, radius  # noqa: E402
-from pyg_steerable.nn import (  # noqa: E402
-    FieldBatchNorm,
-    ImplicitSteerableConv,
-    NormGate,
-)
+from pyg_steerable.nn import FieldBatchNorm, ImplicitSteerableConv, NormGate
 
 
 def neighborhoods(pos, batch, ratio, r):

@@ -36,8 +36,7 @@ from runs import run_folder, save_json  # noqa: E402
 from torch_geometric.loader import DataLoader  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
-from pyg_steerable.datasets import TARGETS, load_qm9, split_qm9  # noqa: E402
-from pyg_steerable.datasets.ogb import OGBFeatures  # noqa: E402
+from pyg_steerable.datasets import TARGETS, OGBFeatures, load_qm9, split_qm9  # noqa: E402
 from pyg_steerable.models import QM9Net  # noqa: E402
 from pyg_steerable.nn import NormGate, QuotientELU  # noqa: E402
 

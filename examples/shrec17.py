@@ -44,7 +44,7 @@ from common import EpochSampler  # noqa: E402
 from runs import run_folder, whole_file  # noqa: E402
 
 from pyg_steerable import Group  # noqa: E402
-from pyg_steerable.datasets import (  # noqa: E402
+from pyg_steerable.datasets import (
     MeshToVoxels,
     Shrec17Meshes,
     VoxelData,

@@ -24,11 +24,7 @@ from commandline import new_parser  # noqa: E402
 from pyg_steerable import FieldType  # noqa: E402
 from pyg_steerable.datasets import tetris_points  # noqa: E402
 from pyg_steerable.graph import radius_graph  # noqa: E402
-from pyg_steerable.nn import (  # noqa: E402
-    ImplicitSteerableConv,
-    InvariantReadout,
-    NormGate,
-)
+from pyg_steerable.nn import ImplicitSteerableConv, InvariantReadout, NormGate
 
 
 class Net(torch.nn.Module):

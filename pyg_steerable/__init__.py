@@ -1,7 +1,7 @@
 """Steerable convolutions for any closed subgroup of O(3), for PyG."""
-from .fields import FieldType
-from .groups import Group
-from .representations import Representation
+from .symmetry.fields import FieldType
+from .symmetry.groups import Group
+from .symmetry.representations import Representation
 
 __version__ = '0.1.0'
 

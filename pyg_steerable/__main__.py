@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from . import __version__
-from .graph.engines import ENGINES, choose_engine
+from .graph.points.engines import ENGINES, choose_engine
 
 GO_ON = """how to go on:
   python -m pyg_steerable.viz --out pictures   kernels and the equivariance movie

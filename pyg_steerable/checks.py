@@ -15,6 +15,7 @@ import reprlib
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from torch import Tensor
 #: What fields, positions and attributes may be made of.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+#: The largest number of classes.
+MAX_CLASSES = 2**16
 
 
 def show(value) -> str:
@@ -331,3 +334,31 @@ def memory(what: str, size: int, fix: str) -> None:
         raise MemoryError(f'Expected {what} to fit into the memory of '
                           f'{_MEMORY / 2**30:,.0f} GiB (got '
                           f'{size / 2**30:,.0f} GiB). {fix}')
+
+
+def sequence(name: str, value: Any) -> list:
+    """A list or something else to go through, but no string."""
+    try:
+        if isinstance(value, (str, bytes, dict)):
+            raise TypeError
+        return list(value)
+    except Exception as error:  # of tensors without dimensions, too
+        raise TypeError(f"Expected '{name}' to be a list (got "
+                        f"{show(value)})") from error
+
+
+def labels(name: str, value: Any, num: int, classes: Sequence) -> Tensor:
+    """One class for each of the items, as numbers."""
+    value = tensor(name, value, (*FLOATING, *INTEGERS, torch.bool),
+                   'a tensor of classes')
+    value = has_values(name, value, 'the class of each item')
+    if value.shape != (num, ):
+        raise ValueError(f"Expected '{name}' of shape [{num}], one for each "
+                         f"item (got {list(value.shape)})")
+    number = value.long()
+    bad = (number < 0) | (number >= len(classes)) | (number != value)
+    if bad.any():
+        raise ValueError(f"Expected '{name}' in 0 ... {len(classes) - 1} "
+                         f"(got {value[bad][0].item()}): there are "
+                         f"{len(classes)} classes")
+    return number

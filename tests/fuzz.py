@@ -45,10 +45,10 @@ from pyg_steerable import (
     Representation,
     datasets,
     graph,
-    kernels,
     nn,
     viz,
 )
+from pyg_steerable.nn import kernel as kernels
 from pyg_steerable.testing import Voxels
 
 MODULES = ('', '.nn', '.graph', '.kernels', '.models', '.datasets',

@@ -37,14 +37,20 @@ from pyg_steerable.datasets import (
     MeshToVoxels,
     OGBFeatures,
     Shrec17Meshes,
-    _qm9_npz,
-    _qm9_pyg,
-    _qm9pack,
     load_cath,
     load_mesh,
     load_points,
     load_qm9,
     load_voxels,
+)
+from pyg_steerable.datasets.qm9 import (
+    npz as _qm9_npz,
+)
+from pyg_steerable.datasets.qm9 import (
+    pack as _qm9pack,
+)
+from pyg_steerable.datasets.qm9 import (
+    pyg as _qm9_pyg,
 )
 
 MEMORY, SECONDS = 2 * 2**30, 10
@@ -261,7 +267,7 @@ def _cath() -> dict:
 
 
 def _qm9() -> dict:
-    from pyg_steerable.datasets.qm9 import SAMPLE
+    from pyg_steerable.datasets.qm9.molecules import SAMPLE
     arrays = _qm9_npz.read_npz(SAMPLE)
     atoms, bonds = (arrays[k][:3].sum() for k in ('num_atoms', 'num_bonds'))
     length = {'z': atoms, 'pos': atoms, 'charge': atoms, 'bond': bonds,

@@ -7,30 +7,38 @@ import pytest
 import pyg_steerable
 
 ROOT = Path(pyg_steerable.__file__).parent
-#: What each room may import, beside itself, checks and cache.
+#: What each room may import, beside itself and what every room may use. A
+#: folder in another one is a room of its own, the files there a room, too.
 BELOW = {
-    'cache': [],
-    'checks': [],
-    'generators': [],
-    'groups': ['generators'],
-    'representations': ['groups'],
-    'escnn_reader': ['generators', 'groups', 'representations'],
-    'fields': ['escnn_reader', 'groups', 'representations'],
-    'intertwiners': ['fields', 'groups', 'representations'],
-    'queries': ['fields', 'intertwiners'],
+    'symmetry': [],
     'ops': [],
-    'layers': ['fields', 'generators', 'groups', 'intertwiners', 'ops',
-               'queries', 'representations'],
-    'kernels': ['fields', 'groups', 'intertwiners', 'layers', 'ops',
-                'representations'],
-    'graph': ['fields', 'groups', 'ops'],
-    'nn': ['fields', 'graph', 'groups', 'intertwiners', 'kernels', 'layers',
-           'ops', 'queries'],
-    'models': ['fields', 'groups', 'kernels', 'layers', 'nn', 'ops'],
-    'datasets': ['fields', 'graph', 'groups'],
+    'graph/points': ['ops'],
+    'graph/lattice': ['ops'],
+    'graph/transforms': ['graph/points', 'graph/lattice', 'symmetry'],
+    'graph': ['graph/points', 'graph/lattice', 'graph/transforms'],
+    'nn': ['nn/pointwise', 'nn/kernel', 'nn/conv', 'nn/pool', 'graph',
+           'graph/points', 'graph/lattice', 'ops', 'symmetry'],
+    'nn/pointwise': ['nn', 'graph/lattice', 'ops', 'symmetry'],
+    'nn/kernel': ['nn', 'nn/pointwise', 'ops', 'symmetry'],
+    'nn/conv': ['nn', 'nn/kernel', 'nn/pointwise', 'graph/lattice', 'ops',
+                'symmetry'],
+    'nn/pool': ['nn', 'nn/conv', 'graph/points', 'graph/lattice', 'ops',
+                'symmetry'],
+    'models': ['nn', 'nn/kernel', 'nn/conv', 'nn/pool', 'nn/pointwise',
+               'graph', 'graph/points', 'ops', 'symmetry'],
+    'metrics': [],
+    'datasets': ['datasets/qm9', 'datasets/proteins', 'datasets/shapes',
+                 'metrics'],
+    'datasets/qm9': ['datasets'],
+    'datasets/proteins': ['datasets', 'datasets/qm9', 'graph', 'symmetry'],
+    'datasets/shapes': ['datasets', 'graph', 'graph/points', 'symmetry'],
 }
-#: May see everything; nothing sees them, but where named.
-OUTSIDE = {'testing', 'viz', 'interop', '__main__'}
+#: Every room may use these; they know nothing of each other but checks.
+TOOLS = {'cache', 'checks', 'files'}
+#: May see everything; nothing sees them.
+OUTSIDE = {'testing', 'viz', 'interop', '__main__', '__init__'}
+#: Names of old places, for users.
+NAMES = {'kernels', 'intertwiners'}
 
 
 def imports(path: Path):
@@ -86,9 +94,19 @@ def circle(arrows: dict) -> list | None:
     return None
 
 
+def room_of(path: Path) -> str:
+    """The folder of a file, or the file itself at the top."""
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    return '/'.join(parts[:-1]) or parts[0]
+
+
 def files(room: str):
-    single = ROOT / f'{room}.py'
-    return [single] if single.exists() else sorted((ROOT / room).glob('*.py'))
+    return sorted((ROOT / room).glob('*.py'))
+
+
+def test_every_file_has_a_room():
+    rooms = {room_of(path) for path in ROOT.rglob('*.py')}
+    assert rooms == {*BELOW, *TOOLS, *OUTSIDE, *NAMES}
 
 
 @pytest.mark.parametrize('room', BELOW)
@@ -96,21 +114,22 @@ def test_arrows_run_one_way(room):
     assert files(room)
     for path in files(room):
         for name in imports(path):
-            if not name.startswith('pyg_steerable.'):
+            other = file_of(name)
+            if other is None:
                 continue
-            other = name.split('.')[1]
-            allowed = [room, 'cache', 'checks', *BELOW[room]]
-            assert other in allowed, f'{path.name}: {name}'
+            allowed = {room, *TOOLS, *BELOW[room]}
+            assert room_of(other) in allowed, f'{path}: {name}'
 
 
-def test_every_file_has_a_room():
-    rooms = {p.stem for p in ROOT.iterdir()
-             if p.suffix == '.py' or (p / '__init__.py').exists()}
-    assert rooms == {'__init__', *BELOW, *OUTSIDE}
+def test_tools_know_no_room():
+    for tool in TOOLS:
+        for name in imports(ROOT / f'{tool}.py'):
+            other = file_of(name)
+            assert other is None or room_of(other) == 'checks', (tool, name)
 
 
 def test_no_circles():
-    """Neither between files nor between rooms."""
+    """Neither between files, nor between folders at the top."""
     between_files, between_rooms = {}, {}
     for path in ROOT.rglob('*.py'):
         room = path.relative_to(ROOT).parts[0]
@@ -139,5 +158,5 @@ def test_only_one_file_imports_escnn():
 
 
 def test_operators_hold_no_parameters():
-    for path in files('ops'):
+    for path in (ROOT / 'ops').rglob('*.py'):
         assert 'Parameter(' not in path.read_text(), path

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from pyg_steerable import FieldType, Group
+from pyg_steerable import FieldType, Group, Representation
 from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis
 from pyg_steerable.nn import (
     FieldBatchNorm,
@@ -13,7 +13,6 @@ from pyg_steerable.nn import (
     QuotientELU,
     SteerableConv,
 )
-from pyg_steerable.representations import Representation
 
 N, E = 6, 12
 ORDERS = ['auto', 'reference']

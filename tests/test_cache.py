@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_steerable import FieldType, Group, intertwiners
+from pyg_steerable import FieldType, Group
 from pyg_steerable.cache import remember
-from pyg_steerable.generators import rotation
 from pyg_steerable.nn import Linear
+from pyg_steerable.symmetry import intertwiners
+from pyg_steerable.symmetry.generators import rotation
 
 
 def conjugates(n, seed=0):

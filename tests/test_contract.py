@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyg_steerable import FieldType
-from pyg_steerable.layers import Bilinear
+from pyg_steerable.nn import Bilinear
 from pyg_steerable.ops import contract, contract_reference, dense_kernel
 from pyg_steerable.ops.portable import contract_portable
 

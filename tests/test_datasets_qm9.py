@@ -11,13 +11,13 @@ from pyg_steerable.datasets import (
     TARGETS,
     OGBFeatures,
     _npz,
-    _qm9_npz,
-    _qm9pack,
     load_qm9,
     split_qm9,
 )
 from pyg_steerable.datasets.ogb import ring_edges
-from pyg_steerable.datasets.qm9 import SAMPLE
+from pyg_steerable.datasets.qm9 import npz as _qm9_npz
+from pyg_steerable.datasets.qm9 import pack as _qm9pack
+from pyg_steerable.datasets.qm9.molecules import SAMPLE
 
 # Methane and water as in QM9's tables (ids 1 and 3), written out by hand.
 METHANE_WATER = {
@@ -353,7 +353,7 @@ def test_pyg_source_has_aromatic_bonds(tmp_path, monkeypatch):
         aromatic += int(a.x_ogb[:, 7].sum())
     assert aromatic > 50
     # They are found once, and again if the molecules are others.
-    from pyg_steerable.datasets import _qm9_pyg
+    from pyg_steerable.datasets.qm9 import pyg as _qm9_pyg
     monkeypatch.setattr(_qm9_pyg, 'find_spec', lambda name: None)
     assert torch.equal(load_qm9('pyg', root=tmp_path)._data.edge_attr,
                        torch.cat([data.edge_attr for data in small]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pyg_steerable.datasets import AminoAcidEnvironments
-from pyg_steerable.datasets._amber99sb import (
+from pyg_steerable.datasets.proteins.amber99sb import (
     AMINO_ACIDS,
     PARENT,
     PROTONATION,

@@ -25,9 +25,8 @@ from pyg_steerable.datasets import (
     tetris_voxels,
     write_retrieval_lists,
 )
-from pyg_steerable.datasets._amber99sb import AMINO_ACIDS, TEMPLATES
-from pyg_steerable.graph.lattice import VoxelToGraph
-from pyg_steerable.graph.transforms import RandomGroupElement
+from pyg_steerable.datasets.proteins.amber99sb import AMINO_ACIDS, TEMPLATES
+from pyg_steerable.graph import RandomGroupElement, VoxelToGraph
 
 CUBE = torch.cat([Group('O').elements, -Group('O').elements])
 

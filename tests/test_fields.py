@@ -6,8 +6,8 @@ import torch
 from e3nn import o3
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.generators import rotation
-from pyg_steerable.representations import wigner_D
+from pyg_steerable.symmetry.generators import rotation
+from pyg_steerable.symmetry.representations import wigner_D
 
 TYPE = '2x0e + 1x0o + 3x1o + 1x1e + 1x2e + 1x3o'
 

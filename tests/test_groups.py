@@ -7,10 +7,9 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_steerable import generators
-from pyg_steerable.fields import FieldType
-from pyg_steerable.groups import Group
-from pyg_steerable.representations import wigner_D
+from pyg_steerable import FieldType, Group
+from pyg_steerable.symmetry import generators
+from pyg_steerable.symmetry.representations import wigner_D
 
 INF = math.inf
 ORDER = {

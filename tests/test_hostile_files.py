@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 sys.path.insert(0, str(Path(__file__).parent))
 import fuzz_files  # noqa: E402
 
-from pyg_steerable.datasets import (  # noqa: E402
+from pyg_steerable.datasets import (
     AminoAcidEnvironments,
     MeshToVoxels,
     Shrec17Meshes,
@@ -530,7 +530,7 @@ def test_writers_have_names_of_their_own(tmp_path):
 
 def test_reload(tmp_path, monkeypatch):
     pytest.importorskip('rdkit')
-    from pyg_steerable.datasets import _qm9pack
+    from pyg_steerable.datasets.qm9 import pack as _qm9pack
     fuzz_files._tables(tmp_path / 'x')
     monkeypatch.setattr(_qm9pack, 'find_tables', lambda: str(tmp_path))
     root = tmp_path / 'cache'

@@ -4,15 +4,13 @@ import sys
 import pytest
 import torch
 
-from pyg_steerable.fields import FieldType
-from pyg_steerable.groups import Group
+from pyg_steerable import FieldType, Group, Representation
 from pyg_steerable.interop import (
     e3nn_basis,
     from_escnn,
     group_from_escnn,
     to_irreps,
 )
-from pyg_steerable.representations import Representation
 
 
 @pytest.mark.parametrize('function', [from_escnn, group_from_escnn])

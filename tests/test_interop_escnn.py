@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_steerable.fields import FieldType
-from pyg_steerable.generators import rotation
-from pyg_steerable.groups import Group
+from pyg_steerable import FieldType, Group
 from pyg_steerable.interop import (
     e3nn_basis,
     from_escnn,
@@ -19,6 +17,7 @@ from pyg_steerable.interop import (
 )
 from pyg_steerable.kernels import HarmonicBasis, SteerableKernel
 from pyg_steerable.nn import ImplicitSteerableConv, Linear, SteerableConv
+from pyg_steerable.symmetry.generators import rotation
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')

@@ -8,8 +8,9 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_steerable import FieldType, Group, Representation, intertwiners
+from pyg_steerable import FieldType, Group, Representation
 from pyg_steerable.intertwiners import bilinear_basis, linear_basis
+from pyg_steerable.symmetry import intertwiners
 
 COUNTS = {
     'SO(3)': 34, 'O(3)': 23, 'SO(2)': 580, 'SO(2)xM': 322, 'SO(2)xF': 290,

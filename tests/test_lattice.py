@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from pyg_steerable.graph.lattice import (
+from pyg_steerable.graph import (
     GraphToVoxel,
     LatticeData,
     Stencil,

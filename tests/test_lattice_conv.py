@@ -10,14 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.graph.lattice import graph_to_voxel, voxel_to_graph
+from pyg_steerable.graph import graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,
     ImplicitBasis,
     LatticeKernel,
     lattice_harmonics,
 )
-from pyg_steerable.kernels.lattice import CUTOFFS, stencil_positions
 from pyg_steerable.nn import (
     LatticeAvgPool,
     LatticeGlobalPool,
@@ -25,6 +24,7 @@ from pyg_steerable.nn import (
     LatticeSteerableConv,
     LatticeSteerableConvTranspose,
 )
+from pyg_steerable.nn.kernel.lattice import CUTOFFS, stencil_positions
 from pyg_steerable.ops import lattice_edges
 
 GROUPS = ['1', 'Inv', 'M', 'F', 'C4', 'D4', 'T', 'O', 'OxInv', 'SO(2)',

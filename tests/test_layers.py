@@ -7,7 +7,7 @@ import torch
 
 from pyg_steerable import FieldType, Group, Representation
 from pyg_steerable.kernels import HarmonicBasis, SteerableKernel
-from pyg_steerable.layers import (
+from pyg_steerable.nn import (
     Bilinear,
     FieldBatchNorm,
     FieldDropout,

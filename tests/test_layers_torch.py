@@ -13,27 +13,21 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.optim.swa_utils import update_bn
 
 from pyg_steerable import FieldType
-from pyg_steerable.kernels import (
-    HarmonicBasis,
-    ImplicitBasis,
-    SteerableKernel,
-)
-from pyg_steerable.layers import (
+from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis, SteerableKernel
+from pyg_steerable.nn import (
     Bilinear,
     FieldBatchNorm,
     FieldDropout,
     Gate,
+    HarmonicSteerableConv,
+    ImplicitSteerableConv,
     InvariantReadout,
+    LatticeSteerableConv,
     Linear,
     NormActivation,
     NormGate,
     QuotientELU,
     TensorProductActivation,
-)
-from pyg_steerable.nn import (
-    HarmonicSteerableConv,
-    ImplicitSteerableConv,
-    LatticeSteerableConv,
     param_groups,
 )
 

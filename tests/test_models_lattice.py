@@ -7,12 +7,6 @@ from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group
 from pyg_steerable.graph import voxel_to_graph
-from pyg_steerable.layers import (
-    FieldBatchNorm,
-    NormActivation,
-    QuotientELU,
-    TensorProductActivation,
-)
 from pyg_steerable.models import (
     AminoAcidCNN,
     AminoAcidNet,
@@ -23,11 +17,15 @@ from pyg_steerable.models import (
     TetrisNet,
 )
 from pyg_steerable.nn import (
+    FieldBatchNorm,
     LatticeBlock,
     LatticeDropout,
     LatticeGate,
     LatticeNormConv,
     LatticeSteerableConv,
+    NormActivation,
+    QuotientELU,
+    TensorProductActivation,
     lattice_stack,
 )
 

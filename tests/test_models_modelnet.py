@@ -7,8 +7,7 @@ import torch
 
 from pyg_steerable import FieldType, Group
 from pyg_steerable.models import ModelNetClassifier, ModelNetSegmenter
-from pyg_steerable.nn import NormGate, QuotientELU
-from pyg_steerable.nn.hierarchy import hierarchy
+from pyg_steerable.nn import NormGate, QuotientELU, hierarchy
 from pyg_steerable.testing import equivariance_error
 
 SMALL = dict(channels=3, max_degree=2, ratios=(0.5, 0.5, 0.5), k=6, hidden=3,

@@ -17,15 +17,14 @@ from torch_geometric.nn import MessagePassing
 
 from pyg_steerable import Group
 from pyg_steerable.graph import (
-    engines,
     fps,
     knn,
     knn_graph,
     nearest,
     radius,
     radius_graph,
-    search,
 )
+from pyg_steerable.graph.points import engines, search
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fewer than k:UserWarning'),

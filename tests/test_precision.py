@@ -12,23 +12,7 @@ import pytest
 import torch
 
 from pyg_steerable import FieldType
-from pyg_steerable.kernels import (
-    HarmonicBasis,
-    ImplicitBasis,
-    SteerableKernel,
-)
-from pyg_steerable.layers import (
-    Bilinear,
-    FieldBatchNorm,
-    FieldDropout,
-    Gate,
-    InvariantReadout,
-    Linear,
-    NormActivation,
-    NormGate,
-    QuotientELU,
-    TensorProductActivation,
-)
+from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis, SteerableKernel
 from pyg_steerable.models import (
     AminoAcidNet,
     CathNet,
@@ -39,13 +23,23 @@ from pyg_steerable.models import (
     TetrisNet,
 )
 from pyg_steerable.nn import (
+    Bilinear,
+    FieldBatchNorm,
+    FieldDropout,
+    Gate,
     GlobalPool,
     HarmonicSteerableConv,
     ImplicitSteerableConv,
+    InvariantReadout,
     LatticeBlock,
     LatticeNormConv,
     LatticeSteerableConv,
+    Linear,
+    NormActivation,
+    NormGate,
     NormMaxPool,
+    QuotientELU,
+    TensorProductActivation,
 )
 
 OUTLIER = 1e4

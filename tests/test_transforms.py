@@ -7,7 +7,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.transforms import Compose
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.graph.transforms import (
+from pyg_steerable.graph import (
     AnisotropicScale,
     Jitter,
     Normalise,

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 from pyg_steerable import checks
 
 NUMBERS = checks.FLOATING + checks.INTEGERS + (torch.bool, )
-#: The largest number of classes, and of numbers that are made in one call.
-MAX_CLASSES, MAX_NUMBERS = 2**16, 2**28
+#: The largest number of numbers that are made in one call.
+MAX_NUMBERS = 2**28
 
 
 def transform(value: Any) -> Callable | None:
@@ -24,36 +24,9 @@ def transform(value: Any) -> Callable | None:
     return value
 
 
-def sequence(name: str, value: Any) -> list:
-    """A list or something else to go through, but no string."""
-    try:
-        if isinstance(value, (str, bytes, dict)):
-            raise TypeError
-        return list(value)
-    except Exception as error:  # of tensors without dimensions, too
-        raise TypeError(f"Expected '{name}' to be a list (got "
-                        f"{checks.show(value)})") from error
-
-
 def names(name: str, value: Any) -> list[str]:
     """A list of strings."""
-    return [checks.text(name, item) for item in sequence(name, value)]
-
-
-def labels(name: str, value: Any, num: int, classes: Sequence) -> Tensor:
-    """One class for each of the items, as numbers."""
-    value = checks.tensor(name, value, NUMBERS, 'a tensor of classes')
-    value = checks.has_values(name, value, 'the class of each item')
-    if value.shape != (num, ):
-        raise ValueError(f"Expected '{name}' of shape [{num}], one for each "
-                         f"item (got {list(value.shape)})")
-    number = value.long()
-    bad = (number < 0) | (number >= len(classes)) | (number != value)
-    if bad.any():
-        raise ValueError(f"Expected '{name}' in 0 ... {len(classes) - 1} "
-                         f"(got {value[bad][0].item()}): there are "
-                         f"{len(classes)} classes")
-    return number
+    return [checks.text(name, item) for item in checks.sequence(name, value)]
 
 
 def index(i: Any, num: int) -> int:

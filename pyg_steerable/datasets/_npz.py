@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyg_steerable.datasets import _files
+from pyg_steerable import files
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,7 +30,7 @@ _HEADER = re.compile(
 
 def save_npz(path: str, arrays: Arrays) -> None:
     """Write a compressed ``.npz``; a killed run leaves no half file."""
-    with _files.writing(path) as part, open(part, 'xb') as f:
+    with files.writing(path) as part, open(part, 'xb') as f:
         np.savez_compressed(f, **arrays)
 
 
@@ -47,8 +47,8 @@ def load_npz(path: str, keys: Sequence[str]) -> Arrays:
             is encrypted, or unpacks to more than a hundred times its size
             (and 32 MiB).
     """
-    path = _files.existing('path', path, 'an .npz file')
-    with _files.reading(
+    path = files.existing('path', path, 'an .npz file')
+    with files.reading(
             path, 'a complete .npz archive of plain arrays', 'the file is '
             'damaged or of another kind; delete it and make or download it '
             'again'), open(path, 'rb') as file:
@@ -59,7 +59,7 @@ def load_npz(path: str, keys: Sequence[str]) -> Arrays:
             found = {key: there[f'{key}.npy'] for key in keys
                      if f'{key}.npy' in there}
             size = sum(info.file_size for info in found.values())
-            if size > (most := _files.limit(path)):
+            if size > (most := files.limit(path)):
                 raise ValueError(
                     f'arrays of {size} bytes packed into '
                     f"{osp.getsize(path)}, where {most} are allowed; if they "

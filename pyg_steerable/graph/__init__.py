@@ -1,25 +1,17 @@
 """From raw data to graphs."""
-from .lattice import (
-    GraphToVoxel,
-    LatticeData,
-    Stencil,
-    VoxelToGraph,
-    graph_to_voxel,
-    lattice_graph,
-    voxel_to_graph,
-)
-from .neighbors import knn, knn_graph, nearest, radius, radius_graph
-from .sampling import fps
-from .shift import edge_shift
-from .transforms import (
-    AnisotropicScale,
-    Jitter,
-    KNNGraph,
-    Normalise,
-    RadiusGraph,
-    RandomGroupElement,
-    RandomPointSubset,
-)
+from .lattice.data import LatticeData, lattice_graph
+from .lattice.stencil import Stencil
+from .lattice.voxels import graph_to_voxel, voxel_to_graph
+from .points.fps import fps
+from .points.neighbors import knn, knn_graph, nearest, radius, radius_graph
+from .points.shift import edge_shift
+from .transforms.graphs import KNNGraph, RadiusGraph
+from .transforms.group_element import RandomGroupElement
+from .transforms.jitter import Jitter
+from .transforms.normalise import Normalise
+from .transforms.scale import AnisotropicScale
+from .transforms.subset import RandomPointSubset
+from .transforms.voxels import GraphToVoxel, VoxelToGraph
 
 __all__ = [
     'fps',

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..fields import FieldType
-from ..groups import Group
 from ..nn import LatticeAvgPool, LatticeBlock
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 from .voxels import VoxelNet, plain_conv, probability, width
 
 #: Voxels along an axis.

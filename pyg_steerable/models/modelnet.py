@@ -8,20 +8,21 @@ from torch import Tensor
 from torch_geometric.nn import global_mean_pool
 
 from .. import checks
-from ..fields import FieldType
-from ..groups import Group
-from ..layers import (
+from ..graph.points.batch import read_batch
+from ..graph.points.hierarchy import SAMPLING, Level, hierarchy, read_ratios
+from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+from ..nn.pointwise import (
     FieldBatchNorm,
     InvariantReadout,
     Linear,
     NormGate,
     QuotientELU,
 )
-from ..layers.activation import build_activation
-from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
-from ..nn.hierarchy import SAMPLING, Level, hierarchy, read_ratios
-from ..nn.pool import interpolate, read_batch
+from ..nn.pointwise.activation import build_activation
+from ..nn.pool.interpolate import interpolate
 from ..ops.precision import at_least_float32
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 from .qm9 import KERNELS, MOST
 
 

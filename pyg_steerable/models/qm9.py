@@ -6,12 +6,12 @@ from torch import Tensor
 from torch_geometric.nn import global_add_pool, global_mean_pool
 
 from .. import checks
-from ..fields import FieldType
-from ..groups import Group
-from ..layers import FieldBatchNorm, Linear, NormGate
-from ..layers.activation import build_activation
+from ..graph.points.batch import read_batch
 from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
-from ..nn.pool import read_batch
+from ..nn.pointwise import FieldBatchNorm, Linear, NormGate
+from ..nn.pointwise.activation import build_activation
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 
 KERNELS = ('implicit', 'harmonic')
 

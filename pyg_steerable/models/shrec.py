@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import checks
-from ..fields import FieldType
-from ..groups import Group
 from ..nn import lattice_stack
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 from .voxels import VoxelNet, pooled_head, texts, width
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from .. import checks
-from ..fields import FieldType
-from ..groups import Group
 from ..nn import LatticeLowPass, lattice_stack
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 from .voxels import (
     VoxelNet,
     plain_conv,

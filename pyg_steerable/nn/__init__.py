@@ -1,39 +1,33 @@
 """The layers that a user names."""
-from ..layers import (
-                      Bilinear,
-                      FieldBatchNorm,
-                      FieldDropout,
-                      Gate,
-                      InvariantReadout,
-                      Linear,
-                      NormActivation,
-                      NormGate,
-                      QuotientELU,
-                      TensorProductActivation,
-)
+from ..graph.points.downsample import farthest_downsample, random_downsample
+from ..graph.points.hierarchy import Level, hierarchy
+from .block import LatticeBlock, lattice_stack
 from .calibrate import calibrate
-from .conv import SteerableConv
-from .harmonic_conv import HarmonicSteerableConv
-from .hierarchy import Level, hierarchy
-from .implicit_conv import ImplicitSteerableConv
-from .lattice_block import (
-                            LatticeBlock,
-                            LatticeDropout,
-                            LatticeGate,
-                            LatticeNormConv,
-                            lattice_stack,
-)
-from .lattice_conv import LatticeSteerableConv, LatticeSteerableConvTranspose
-from .lattice_pool import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
+from .conv.harmonic import HarmonicSteerableConv
+from .conv.implicit import ImplicitSteerableConv
+from .conv.lattice import LatticeSteerableConv
+from .conv.lattice_norm import LatticeNormConv
+from .conv.lattice_transpose import LatticeSteerableConvTranspose
+from .conv.steerable import SteerableConv
 from .param_groups import param_groups
-from .pool import (
-                   GlobalPool,
-                   NormMaxPool,
-                   farthest_downsample,
-                   interpolate,
-                   norm_max_pool,
-                   random_downsample,
+from .pointwise import (
+    Bilinear,
+    FieldBatchNorm,
+    FieldDropout,
+    Gate,
+    InvariantReadout,
+    Linear,
+    NormActivation,
+    NormGate,
+    QuotientELU,
+    TensorProductActivation,
 )
+from .pointwise.dropout import LatticeDropout
+from .pointwise.gates import LatticeGate
+from .pool.global_pool import GlobalPool
+from .pool.interpolate import interpolate
+from .pool.lattice import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
+from .pool.norm_max import NormMaxPool, norm_max_pool
 
 __all__ = [
     'SteerableConv',

@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 
 from .. import checks
-from ..layers import FieldBatchNorm
-from .conv import SteerableConv
+from .conv.steerable import SteerableConv
+from .pointwise import FieldBatchNorm
 
 
 @torch.no_grad()

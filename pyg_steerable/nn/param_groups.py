@@ -5,8 +5,8 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from .. import checks
-from ..kernels import LatticeKernel
-from ..layers import Bilinear, Linear
+from .kernel import LatticeKernel
+from .pointwise import Bilinear, Linear
 
 #: Layers whose flat vectors of weights are maps.
 _MAPS = (Linear, Bilinear, LatticeKernel)

@@ -1,0 +1,1 @@
+"""Proteins: structures to classify, and surroundings of amino acids."""

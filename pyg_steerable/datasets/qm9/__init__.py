@@ -1,0 +1,1 @@
+"""QM9: small molecules and their quantum-chemical properties."""

@@ -1,0 +1,1 @@
+"""Shapes, as points, meshes and voxels."""

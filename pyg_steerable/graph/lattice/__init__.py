@@ -1,0 +1,1 @@
+"""Voxels of a regular grid as graphs."""

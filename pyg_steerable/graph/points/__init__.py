@@ -1,0 +1,1 @@
+"""Point clouds: neighbours, sampling, periodic images."""

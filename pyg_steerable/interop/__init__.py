@@ -1,0 +1,5 @@
+"""To and from the types of e3nn and escnn."""
+from .e3nn import e3nn_basis, to_irreps
+from .escnn import from_escnn
+
+__all__ = ['from_escnn', 'to_irreps', 'e3nn_basis']

@@ -1,0 +1,1 @@
+"""Convolutions, of points and of voxels."""

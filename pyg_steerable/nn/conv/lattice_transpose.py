@@ -1,0 +1,99 @@
+"""The transposed convolution of voxels."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ... import checks
+from ...graph.lattice.data import LatticeData
+from ...ops.lattice import lattice_conv
+from .lattice import LatticeSteerableConv
+
+
+class LatticeSteerableConvTranspose(LatticeSteerableConv):
+    r"""The transposed of a strided :class:`LatticeSteerableConv`: from the
+    coarse voxels back to the fine ones,
+
+    .. math::
+        \mathbf{x}^{\prime}_j = \sum_{i: j \in \mathcal{N}(i)}
+        k(\mathbf{p}_i - \mathbf{p}_j) \, \mathbf{x}_i + \mathbf{b}.
+
+    It runs along the edges of the lattice of the strided convolution in the
+    other direction, so that decoders need no lattices of their own.
+
+    .. code-block:: python
+
+        coarse = down(x, lattice)      # LatticeSteerableConv(..., stride=2)
+        fine = up(coarse, lattice)     # on the voxels of x
+        fine = up(voxels, size=(32, 32, 32))
+
+    Args:
+        in_type, out_type, kernel_size, stride, padding, **kwargs: See
+            :class:`LatticeSteerableConv`.
+
+    Shapes:
+        - **input:** voxels :math:`(B, d_{in}, D, H, W)`, or features of the
+          lattice's output :math:`(|\mathcal{V_t}|, d_{in})` and the lattice
+        - **output:** voxels :math:`(B, d_{out}, D', H', W')`, or features
+          :math:`(|\mathcal{V_s}|, d_{out})`
+    """
+    def _relative_positions(self) -> Tensor:
+        return -super()._relative_positions()
+
+    def _gain(self) -> float:
+        # Of the offsets, each voxel is reached by this part only.
+        return self.stride**1.5
+
+    def forward(self, x: Tensor, lattice: LatticeData | None = None,
+                size: tuple[int, int, int] | None = None) -> Tensor:
+        if lattice is None:
+            self._check_voxels(x)
+            self._check_fits(x)
+            return self._on_voxels(
+                F.conv_transpose3d, x, self.dense_weight().transpose(0, 1),
+                self._surplus(x.shape[2:], size))
+        self._check_lattice(lattice)
+        self._check_rows(x, lattice.num_targets)
+        if self._wants_messages:
+            return self._sum_messages(
+                x, self._listed(lattice).flip(0), lattice.edge_offset,
+                len(lattice.coord))
+        if self._prefers_voxels(lattice):
+            voxels = lattice.scatter(x, targets=True)
+            voxels = self.forward(voxels, size=lattice.grid)
+            return lattice.gather(voxels)
+        return self._add_bias(lattice_conv(x, self._matrices(), lattice.edges,
+                                           transposed=True))
+
+    def _check_fits(self, x: Tensor) -> None:
+        """Any coarse grid that has a fine one."""
+        least = self._least(x.shape[2:])
+        if min(least) < 1:
+            raise ValueError(f"Expected voxels enough for 'padding' "
+                             f"{self.padding} (got {list(x.shape)})")
+
+    def _least(self, coarse) -> list[int]:
+        return [(n - 1) * self.stride + self.kernel_size - 2 * self.padding
+                for n in coarse]
+
+    def _surplus(self, coarse, size) -> tuple[int, ...]:
+        """Voxels that the strided convolution leaves out at the end."""
+        least = self._least(coarse)
+        size = least if size is None else checks.integers('size', size, 3)
+        surplus = tuple(n - m for n, m in zip(size, least))
+        if not all(0 <= n < self.stride for n in surplus):
+            raise ValueError(f"Expected 'size' to be from {least}, and less "
+                             f"than {self.stride} larger (got {size})")
+        return surplus
+
+    def to_conv3d(self):
+        """See :meth:`to_conv_transpose3d`."""
+        raise TypeError("Expected 'to_conv_transpose3d' for a transposed "
+                        "convolution (got 'to_conv3d')")
+
+    @torch.no_grad()
+    def to_conv_transpose3d(self) -> torch.nn.ConvTranspose3d:
+        """A plain transposed convolution with the same result on voxels."""
+        return self._export(torch.nn.ConvTranspose3d,
+                            self.dense_weight().transpose(0, 1))

@@ -1,0 +1,22 @@
+"""Activations that users name."""
+from __future__ import annotations
+
+import torch
+
+from ... import checks
+from ...symmetry.fields import FieldType
+
+
+def build_activation(activation, field_type: FieldType) -> torch.nn.Module:
+    """The layer that a user's class, or another callable, makes for fields of
+    a type.
+    """
+    if isinstance(activation, torch.nn.Module) or not callable(activation):
+        raise TypeError(f"Expected 'activation' to be a callable that builds "
+                        f"a layer from a FieldType, such as NormGate (got "
+                        f"{checks.show(activation)})")
+    layer = activation(field_type)
+    if not isinstance(layer, torch.nn.Module):
+        raise TypeError(f"Expected 'activation' to build a layer, a "
+                        f"torch.nn.Module (got {checks.show(layer)})")
+    return layer

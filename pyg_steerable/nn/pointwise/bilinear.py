@@ -1,0 +1,136 @@
+"""Equivariant bilinear maps, weighted along every path."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...ops import Path, contract, dense_kernel
+from ...symmetry.fields import FieldType, check_same_group
+from ...symmetry.intertwiners import bilinear_basis
+from ..constants import ConstantModule
+from ..reach import MAX_MAP, warn_unreached
+
+
+class Bilinear(ConstantModule):
+    r"""The general equivariant bilinear map :math:`U \otimes V \to W`,
+
+    .. math::
+        \mathbf{y}_w = \sum_{u, v, s} W^{uvw}_s \otimes Q^{uvw}_s \,
+        (\mathbf{h}_u \otimes \mathbf{x}_v)
+
+    where :math:`Q^{uvw}_s` is a basis of :math:`\mathrm{Hom}_G(u \otimes v,
+    w)` and :math:`W^{uvw}_s` mixes the copies: the map *B* that turns
+    steerable features into kernels (`"3D Steerable CNNs"
+    <https://arxiv.org/abs/1807.02547>`_, section 4; `"Implicit Neural
+    Convolutional Kernels" <https://arxiv.org/abs/2212.06096>`_, section 3.2).
+    Independent inputs of unit variance give outputs of unit variance at
+    initialisation.
+
+    Args:
+        u_type, v_type, w_type (FieldType): The types, of one group.
+
+    Raises:
+        ValueError: If the types belong to different groups or the map would
+            be too large.
+    """
+    def __init__(self, u_type: FieldType, v_type: FieldType,
+                 w_type: FieldType):
+        super().__init__()
+        u_type, v_type, w_type = (FieldType.wrap(t)
+                                  for t in (u_type, v_type, w_type))
+        check_same_group(u_type, v_type, w_type)
+        self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
+        self.paths: list[Path] = []
+        for (mw, w), sw in zip(w_type.blocks, w_type.slices):
+            for (mu, u), su in zip(u_type.blocks, u_type.slices):
+                for (mv, v), sv in zip(v_type.blocks, v_type.slices):
+                    Q = bilinear_basis(u, v, w, u_type.group)
+                    if len(Q):
+                        self.register_constant(f'Q{len(self.paths)}', Q)
+                        self.paths.append(
+                            Path(su.start, mu, u.dim, sv.start, mv, v.dim,
+                                 sw.start, mw, w.dim, len(Q)))
+        size = sum(p.numel for p in self.paths)
+        if size > MAX_MAP:
+            raise ValueError(f'Expected types of at most {MAX_MAP} weights '
+                             f'(got {size} for {u_type}, {v_type} -> '
+                             f'{w_type})')
+        self.register_weights('weight', size)
+        self.reset_parameters()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.u_type.dim and self.v_type.dim:
+            warn_unreached(type(self).__name__, self.unreached, self.w_type,
+                           f'{self.u_type} and {self.v_type}')
+
+    def reset_parameters(self):
+        """Draws the weights for unit variance."""
+        fan: dict[int, int] = {}
+        for p in self.paths:
+            fan[p.w] = fan.get(p.w, 0) + p.s * p.mu * p.mv
+        if self.weight is None:
+            return
+        with torch.no_grad():
+            torch.nn.init.normal_(self.weight)
+            for p, W in zip(self.paths,
+                            self.weight.split([p.numel for p in self.paths])):
+                W.mul_((p.dw / fan[p.w])**0.5)
+
+    @property
+    def bases(self) -> list[Tensor]:
+        """The maps Q of all paths, each [s, dw, du, dv]."""
+        return [getattr(self, f'Q{i}') for i in range(len(self.paths))]
+
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no path
+        leads to: they are zero, whatever the weights.
+        """
+        reached = {p.w for p in self.paths}
+        return [block for block, s in zip(self.w_type.blocks,
+                                          self.w_type.slices)
+                if s.start not in reached]
+
+    def forward(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
+                num_dst: int, order: str = 'auto',
+                weight: Tensor | None = None) -> Tensor:
+        r"""Sums :math:`B(h_e \otimes x_{src(e)})` at the targets, see
+        :func:`pyg_steerable.ops.contract`; with other weights than its own
+        if they are given. Sums are taken in at least float32.
+
+        Shapes:
+            - **h:** :math:`[E, d_U]`, **x:** :math:`[N_{src}, d_V]`,
+              **output:** :math:`[N_{dst}, d_W]`, in the dtype of the weights
+
+        Raises:
+            ValueError: If shapes do not fit or an index is out of range.
+        """
+        self.u_type.check(h, 'h')
+        self.v_type.check(x, 'x')
+        weight = self.weight if weight is None else weight
+        if weight is None:  # no path, no weights
+            weight = h.new_zeros(0)
+        return contract(h, x, src, dst, num_dst, weight, self.bases,
+                        self.paths, self.w_type.dim, order)
+
+    def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
+        r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
+        self.u_type.check(h, 'h')
+        weight = self.weight if weight is None else weight
+        if weight is None:
+            return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
+        return dense_kernel(h, weight, self.bases, self.paths,
+                            self.v_type.dim, self.w_type.dim)
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '
+                f'{self.w_type}, paths={len(self.paths)})')
+
+
+class BilinearTerm(Bilinear):
+    """A bilinear map inside a layer, which itself warns of what nothing
+    reaches.
+    """
+    def _warn(self) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Fewer points or voxels, more of them, and one vector for each cloud."""

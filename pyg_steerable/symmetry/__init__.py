@@ -1,0 +1,1 @@
+"""Groups, fields and the maps between them: structure, frozen, in float64."""

@@ -1,0 +1,4 @@
+"""``python -m pyg_steerable.viz``."""
+from .command import main
+
+main()
