@@ -24,7 +24,8 @@ from pyg_steerable.nn import (
     LatticeSteerableConv,
     LatticeSteerableConvTranspose,
 )
-from pyg_steerable.nn.kernel.lattice import CUTOFFS, stencil_positions
+from pyg_steerable.nn.kernel.harmonic import CUTOFFS
+from pyg_steerable.nn.kernel.lattice import stencil_positions
 from pyg_steerable.ops import lattice_edges
 
 GROUPS = ['1', 'Inv', 'M', 'F', 'C4', 'D4', 'T', 'O', 'OxInv', 'SO(2)',
@@ -104,8 +105,7 @@ def test_number_of_kernels(cutoff, kernel_size):
         kernel = sampled_kernels('SO(3)', l_in, l_out, kernel_size, cutoff)
         expected = sum(abs(l_in - l_out) <= J <= l_in + l_out
                        for top in highest for J in range(top + 1))
-        weights = [] if kernel.weight is None else kernel.weight
-        assert len(weights) == expected
+        assert len(kernel.weight()) == expected
 
 
 def test_shells_are_those_of_the_paper():
@@ -125,12 +125,12 @@ def test_unit_norms_and_fan_in(kernel_size):
     kernel = LatticeKernel(lattice_harmonics('SO(3)', kernel_size, 4),
                            in_type, out_type,
                            stencil_positions(kernel_size)).double()
-    elements = kernel.elements()
+    elements, scales = kernel.elements(), kernel._by_pair(kernel.scale)
     assert len(elements) == 6
-    for E, (_, w) in zip(elements, [b for b in out_type.blocks
-                                    for _ in range(3)]):
+    for E, c, (_, w) in zip(elements, scales, [b for b in out_type.blocks
+                                               for _ in range(3)]):
         # Norm one, times sqrt((2 l_out + 1) / (n_basis * multiplicities)).
-        assert torch.allclose(E.flatten(1).norm(dim=1).square(),
+        assert torch.allclose((c * E.flatten(1).norm(dim=1)).square(),
                               torch.tensor(w.dim / (len(E) * 6.)).double())
     E = elements[0].flatten(1)
     assert torch.linalg.matrix_rank(E) == len(E)
@@ -395,11 +395,11 @@ def test_second_derivatives():
     mask = torch.rand(3, 3, 4) < 0.5
     lattice = voxel_to_graph(torch.randn(5, 3, 3, 4).double(), mask=mask)
     x = lattice.x.clone().requires_grad_()
-    inputs = (x, conv.kernel.weight)
+    inputs = (x, conv.kernel.product.weight)
 
     def function(x, weight):
         return torch.func.functional_call(
-            conv, {'kernel.weight': weight}, (x, lattice))
+            conv, {'kernel.product.weight': weight}, (x, lattice))
 
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)

@@ -261,7 +261,7 @@ def test_lattices_without_edges_that_do_not_fit(change, match):
 
 
 def test_a_lattice_is_looked_at_once(monkeypatch):
-    from pyg_steerable.graph import lattice as module
+    from pyg_steerable.graph.lattice import data as module
     calls, check = [], module.check_edges
     monkeypatch.setattr(module, 'check_edges', lambda *args, **kwargs: (
         calls.append(1), check(*args, **kwargs)))

@@ -467,7 +467,7 @@ def test_param_groups():
     assert groups[0] == sorted(
         name for name in names.values() if name.endswith(
             ('product.weight', 'lin.weight', 'linear.weight',
-             'kernel.weight', 'mlp.weight', 'layers.0.weight',
+             'kernel.product.weight', 'mlp.weight', 'layers.0.weight',
              'weight_ih_l0', 'weight_hh_l0')))
     assert {'conv.kernel.basis.sharpness', 'conv.lin.bias', 'norm.weight',
             'conv.kernel.basis.norm.weight', 'act.weight',

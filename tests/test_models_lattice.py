@@ -337,7 +337,7 @@ def test_folded_norm(bias, training, normalization):
     for y in (out, expected):
         x.grad = None
         (y**3).sum().backward()
-        grads = (x.grad, (conv if y is out else plain).kernel.weight.grad)
+        grads = (x.grad, (conv if y is out else plain).kernel.product.weight.grad)
         if y is out:
             ours = grads
     for mine, theirs in zip(ours, grads):
@@ -443,9 +443,9 @@ def test_stack():
     x = torch.randn(1, A.dim, 7, 7, 7)
     assert rough(x).shape == smooth(x).shape == (1, A.dim, 4, 4, 4)
     assert rough[0].conv.stride == 2 and smooth[0].conv.stride == 1
-    before = rough[0].conv.kernel.weight.clone()
+    before = rough[0].conv.kernel.product.weight.clone()
     rough[0].reset_parameters()
-    assert not torch.equal(rough[0].conv.kernel.weight, before)
+    assert not torch.equal(rough[0].conv.kernel.product.weight, before)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

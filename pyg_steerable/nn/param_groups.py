@@ -5,11 +5,10 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from .. import checks
-from .kernel import LatticeKernel
 from .pointwise import Bilinear, Linear
 
 #: Layers whose flat vectors of weights are maps.
-_MAPS = (Linear, Bilinear, LatticeKernel)
+_MAPS = (Linear, Bilinear)
 _NORMS = (torch.nn.modules.batchnorm._NormBase, torch.nn.LayerNorm,
           torch.nn.GroupNorm, torch.nn.LocalResponseNorm)
 

@@ -1,13 +1,13 @@
 """The steerable convolution with implicit kernels."""
 from __future__ import annotations
 
-from ...symmetry.fields import FieldType, check_same_group
-from ...symmetry.groups import Group
+from ...symmetry.fields import FieldType
 from ..kernel import ImplicitBasis
-from ..pointwise import NormGate
-from .steerable import SteerableConv, read_type
+from ..kernel.spec import takes_options_of
+from .steerable import SteerableConv
 
 
+@takes_options_of(ImplicitBasis)
 class ImplicitSteerableConv(SteerableConv):
     r"""The steerable convolution with implicit kernels from the `"Implicit
     Neural Convolutional Kernels for Steerable CNNs"
@@ -43,24 +43,11 @@ class ImplicitSteerableConv(SteerableConv):
             e.g. scalars or vectors. (default: :obj:`None`)
         node_type (FieldType, optional): The type of :obj:`node_attr`, taken
             from both ends of an edge. (default: :obj:`None`)
-        hidden (int, optional): Spherical channels of the kernel network.
-            (default: :obj:`16`)
-        num_layers (int, optional): Linear layers of the kernel network.
-            (default: :obj:`2`)
-        max_degree (int, optional): Band-limit of its channels. (default: the
-            highest degree of the two types, at least 1)
-        radius (float, optional): The root mean square distance of
-            neighbours. Kernels vanish beyond about three times as far;
-            :func:`~pyg_steerable.nn.calibrate` sets it from data.
-            (default: :obj:`1.0`)
-        activation (callable, optional): See
-            :class:`~pyg_steerable.kernels.ImplicitBasis`.
-            (default: :class:`NormGate`)
-        aggr (str, optional): :obj:`"sum"` or :obj:`"mean"`.
-            (default: :obj:`"sum"`)
-        group (Group or str, optional): The group of types that are given as
-            text. (default: :obj:`None`)
-        **kwargs (optional): Additional arguments of :class:`SteerableConv`.
+        **kwargs (optional): The options of the kernel network, see
+            :class:`~pyg_steerable.kernels.ImplicitBasis`: :obj:`hidden`,
+            :obj:`num_layers`, :obj:`radius`, :obj:`activation`,
+            :obj:`max_degree` (default: the highest degree of the two types,
+            at least 1); and additional arguments of :class:`SteerableConv`.
 
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or
@@ -73,20 +60,8 @@ class ImplicitSteerableConv(SteerableConv):
     """
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  edge_type: FieldType | None = None,
-                 node_type: FieldType | None = None, *, hidden: int = 16,
-                 num_layers: int = 2, max_degree: int | None = None,
-                 radius: float = 1.0, activation=NormGate, aggr: str = 'sum',
-                 group: Group | str | None = None, **kwargs):
-        in_type = read_type('in_type', in_type, group)
-        out_type = read_type('out_type', out_type, group)
-        check_same_group(in_type, out_type)
-        if max_degree is None:
-            max_degree = max(in_type.max_degree, out_type.max_degree, 1)
-        attr_type = FieldType([], in_type.group)
-        for part in (edge_type, node_type, node_type):
-            if part is not None:
-                attr_type = attr_type + read_type('edge_type', part, group)
-        basis = ImplicitBasis(in_type.group, hidden, max_degree, num_layers,
-                              attr_type, radius, activation)
-        super().__init__(in_type, out_type, basis, edge_type, node_type,
-                         aggr=aggr, group=group, **kwargs)
+                 node_type: FieldType | None = None, **kwargs):
+        own = {k: kwargs.pop(k) for k in ImplicitBasis.options()
+               if k in kwargs}
+        super().__init__(in_type, out_type, ImplicitBasis.spec(**own),
+                         edge_type, node_type, **kwargs)

@@ -6,7 +6,6 @@ from math import isclose
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptPairTensor
 
 from ... import checks
@@ -15,17 +14,11 @@ from ...graph.lattice.data import NUMBERS, LatticeData, check_lattice
 from ...graph.lattice.stencil import check_fits, check_stencil
 from ...ops.lattice import lattice_conv
 from ...ops.precision import as_weights
-from ...symmetry.fields import FieldType, check_same_group
-from ..kernel import (
-    ImplicitBasis,
-    LatticeKernel,
-    SteerableBasis,
-    lattice_harmonics,
-)
+from ...symmetry.fields import FieldType
+from ..kernel import BasisSpec, LatticeKernel, SteerableBasis
 from ..kernel.lattice import stencil_positions
-from ..pointwise.linear import LinearTerm
-from ..reach import warn_unreached
-from .steerable import SteerableConv
+from ..kernel.spec import read_spec
+from .base import FieldConv
 
 PATHS = ('auto', 'graph', 'dense', 'reference')
 #: Lattices with a larger part of all voxels go through conv3d. It multiplies
@@ -40,7 +33,7 @@ def _one_more(x: Tensor, dim: int) -> Tensor:
     return torch.cat([x, x.new_zeros(shape)], dim)
 
 
-class LatticeSteerableConv(MessagePassing):
+class LatticeSteerableConv(FieldConv):
     r"""The steerable convolution on voxels from the `"3D Steerable CNNs:
     Learning Rotationally Equivariant Features in Volumetric Data"
     <https://arxiv.org/abs/1807.02547>`_ paper, for any closed subgroup of
@@ -80,13 +73,12 @@ class LatticeSteerableConv(MessagePassing):
         spacing (float or tuple[float], optional): The distance of voxels
             along *(z, y, x)*. Only ratios matter: kernels are in units of
             the smallest. (default: :obj:`1.0`)
-        kernel (str or SteerableBasis, optional): :obj:`"harmonic"`, the
-            basis of the paper, :obj:`"implicit"`, the one of `"Implicit
-            Neural Convolutional Kernels" <https://arxiv.org/abs/2212.06096>`_
-            with its defaults, or any basis. (default: :obj:`"harmonic"`)
-        cutoff (str, optional): The highest harmonics of the shells, see
-            :func:`~pyg_steerable.kernels.lattice_harmonics`.
-            (default: :obj:`"compromise"`)
+        kernel (str, BasisSpec or SteerableBasis, optional):
+            :obj:`"harmonic"`, the basis of the paper, :obj:`"implicit"`, the
+            one of `"Implicit Neural Convolutional Kernels"
+            <https://arxiv.org/abs/2212.06096>`_, what makes one for the types
+            of this layer (:obj:`ImplicitBasis.spec(hidden=32)`), or any
+            basis. (default: :obj:`"harmonic"`)
         root_weight (bool, optional): If set to :obj:`True`, an equivariant
             linear map is added to the centre of the kernel.
             (default: :obj:`False`)
@@ -99,6 +91,10 @@ class LatticeSteerableConv(MessagePassing):
             grid; :obj:`"reference"`, plain messages; :obj:`"auto"`, the
             second where more than two fifths of the voxels are nodes.
             (default: :obj:`"auto"`)
+        **options (optional): Those of a basis that is given by name:
+            :obj:`cutoff`, the highest harmonics of the shells
+            (:func:`~pyg_steerable.kernels.lattice_harmonics`),
+            :obj:`hidden`...
 
     Shapes:
         - **input:** voxels :math:`(B, d_{in}, D, H, W)`, or node features
@@ -120,80 +116,32 @@ class LatticeSteerableConv(MessagePassing):
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  kernel_size: int = 5, *, stride: int = 1,
-                 padding: int | None = None, spacing=1., kernel='harmonic',
-                 cutoff: str = 'compromise', root_weight: bool = False,
-                 bias: bool = True, path: str = 'auto'):
+                 padding: int | None = None, spacing=1.,
+                 kernel: SteerableBasis | BasisSpec | str = 'harmonic',
+                 root_weight: bool = False, bias: bool = True,
+                 path: str = 'auto', **options):
         checks.choice('path', path, PATHS)
         super().__init__(aggr='sum')
-        # As in SteerableConv.
-        type(self)._orig_propagate = MessagePassing.propagate
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = FieldType.wrap(out_type)
-        check_same_group(self.in_type, self.out_type)
+        self._set_types(FieldType.wrap(in_type), FieldType.wrap(out_type),
+                        root_weight)
         self.kernel_size, self.stride, self.padding, self.spacing = (
             check_stencil(kernel_size, stride, padding, spacing))
-        self.root_weight = checks.flag('root_weight', root_weight)
         self.order = path
-        # Half of the variance from the root, where it has weights of its own.
-        self._share = 0.5**0.5 if root_weight else 1.
-        basis = self._basis(kernel, cutoff)
-        self.kernel = LatticeKernel(
-            basis, self.in_type, self.out_type,
-            self._relative_positions(),
-            self._share * self._gain())
-        none = FieldType([], self.in_type.group)
-        self.lin = LinearTerm(self.in_type if root_weight else none,
-                              self.out_type, bias=checks.flag('bias', bias))
-        self._scale_root()
-        self._check_reached()
-
-    def _check_reached(self) -> None:
-        """Fields that are always zero are named."""
-        if not self.in_type.dim:
-            return
-        unreached = [block for block in self.kernel.unreached
-                     if block in self.lin.unreached]
-        if unreached and len(unreached) == len(self.out_type):
-            raise ValueError(f"Expected an 'out_type' with fields that an "
-                             f"equivariant kernel leads to from "
-                             f"{self.in_type} (got {self.out_type}). Give "
-                             f"one of them fields of other degrees or parity")
-        warn_unreached(type(self).__name__, unreached, self.out_type,
-                       f'{self.in_type}')
+        if not isinstance(kernel, SteerableBasis):
+            kernel = read_spec(kernel, **options).for_stencil(
+                self.in_type, self.out_type, self.kernel_size)
+        elif options:
+            raise TypeError(f'Expected the options of a basis with its name '
+                            f'(got {sorted(options)} and {kernel})')
+        self._set_maps(LatticeKernel(kernel, self.in_type, self.out_type,
+                                     self._relative_positions(),
+                                     self._share * self._gain()), bias)
 
     def _relative_positions(self) -> Tensor:
         return stencil_positions(self.kernel_size, self.spacing)
 
     def _gain(self) -> float:
         return 1.
-
-    def _basis(self, kernel, cutoff):
-        group = self.in_type.group
-        degrees = (self.in_type.max_degree, self.out_type.max_degree)
-        if isinstance(kernel, SteerableBasis):
-            return kernel
-        if not isinstance(kernel, str) or kernel not in ('harmonic',
-                                                         'implicit'):
-            raise ValueError(f"Expected 'kernel' to be 'harmonic', "
-                             f"'implicit' or a SteerableBasis (got "
-                             f"{checks.show(kernel)})")
-        if kernel == 'harmonic':
-            return lattice_harmonics(group, self.kernel_size, sum(degrees),
-                                     cutoff)
-        return ImplicitBasis(group, max_degree=max(*degrees, 1),
-                             radius=max(1., self.kernel_size // 2))
-
-    def _scale_root(self):
-        with torch.no_grad():
-            if self.lin.weight is not None:
-                self.lin.weight.mul_(self._share)
-
-    def reset_parameters(self):
-        r"""Resets all learnable parameters of the module."""
-        super().reset_parameters()
-        self.kernel.reset_parameters()
-        self.lin.reset_parameters()
-        self._scale_root()
 
     def dense_weight(self) -> Tensor:
         r"""The kernel at all offsets, with that of the root,
@@ -271,7 +219,7 @@ class LatticeSteerableConv(MessagePassing):
         return lattice.edge_index
 
     def _sum_messages(self, x, edge_index, edge_offset, num_dst) -> Tensor:
-        return self._add_bias(self.propagate(
+        return self._add_bias(self._propagate(
             edge_index, x=(x, None), edge_offset=edge_offset,
             weight=self._matrices(), size=(len(x), num_dst)))
 
@@ -279,9 +227,6 @@ class LatticeSteerableConv(MessagePassing):
                 weight: Tensor) -> Tensor:
         x_j = x_j.to(weight.dtype).unsqueeze(-2)
         return (x_j @ weight[edge_offset]).squeeze(-2)
-
-    # For explainers and hooks, and order 'reference'.
-    _wants_messages = SteerableConv._wants_messages
 
     def _check_lattice(self, lattice: LatticeData) -> None:
         check_lattice(lattice)

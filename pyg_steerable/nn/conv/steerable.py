@@ -5,7 +5,6 @@ from typing import Optional, Union
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import (
     Adj,
     OptPairTensor,
@@ -19,24 +18,13 @@ from ...ops import ORDERS
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
-from ...symmetry.intertwiners import linear_basis
-from ..kernel import SteerableBasis
-from ..kernel.kernel import SteerableKernel
-from ..pointwise.linear import LinearTerm
+from ..kernel import BasisSpec, SteerableBasis, SteerableKernel
+from ..kernel.spec import read_spec
+from .base import FieldConv, read_type
 from .edges import as_pair, check_edges, read_edges
 
 
-def read_type(name: str, field_type, group: Group | str | None) -> FieldType:
-    """A type, which may be text where the group is given."""
-    field_type = FieldType.wrap(field_type, group)
-    if group is not None and field_type.group != Group.wrap(group):
-        raise ValueError(f"Expected '{name}' of {Group.wrap(group)}, the "
-                         f"'group' (got {field_type}). Restrict it with "
-                         f"'.restrict(group)', or leave 'group' out")
-    return field_type
-
-
-class SteerableConv(MessagePassing):
+class SteerableConv(FieldConv):
     r"""The steerable point convolution from the `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
     <https://arxiv.org/abs/2212.06096>`_ paper (eq. 13), with any steerable
@@ -80,7 +68,10 @@ class SteerableConv(MessagePassing):
     Args:
         in_type (FieldType): The type of the input features.
         out_type (FieldType): The type of the output features.
-        basis (SteerableBasis): The steerable basis.
+        basis (SteerableBasis, BasisSpec or str): The steerable basis, or
+            what makes one for the types of this layer:
+            :obj:`ImplicitBasis.spec(hidden=32)`, or a name,
+            :obj:`"implicit"` or :obj:`"harmonic"`.
         edge_type (FieldType, optional): The type of :obj:`edge_attr`.
             (default: :obj:`None`)
         node_type (FieldType, optional): The type of :obj:`node_attr`, taken
@@ -142,7 +133,8 @@ class SteerableConv(MessagePassing):
     }
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
-                 basis: SteerableBasis, edge_type: FieldType | None = None,
+                 basis: SteerableBasis | BasisSpec | str,
+                 edge_type: FieldType | None = None,
                  node_type: FieldType | None = None, *, aggr: str = 'sum',
                  root_weight: bool = True, bias: bool = True,
                  num_neighbors: float = 16., order: str = 'auto',
@@ -157,61 +149,38 @@ class SteerableConv(MessagePassing):
             raise ValueError(
                 f"Expected 'decomposed_layers' to be 1 (got "
                 f"{kwargs['decomposed_layers']}): it would cut fields apart")
-        if not isinstance(basis, SteerableBasis):
-            raise TypeError(f"Expected 'basis' to be a SteerableBasis, such "
-                            f"as HarmonicBasis (got {checks.show(basis)})")
         checks.choice('order', order, ORDERS)
         checks.choice('flow', kwargs.get('flow', 'source_to_target'),
                       ('source_to_target', 'target_to_source'))
         num_neighbors = checks.scale('num_neighbors', num_neighbors)
-        root_weight = checks.flag('root_weight', root_weight)
-        bias = checks.flag('bias', bias)
         super().__init__(aggr='sum' if aggr == 'add' else aggr, **kwargs)
-        # Explainers switch to this. PyG takes the class's attribute, which is
-        # a base class's template if one of that was built before.
-        type(self)._orig_propagate = MessagePassing.propagate
-        self.in_type = read_type('in_type', in_type, group)
-        self.out_type = read_type('out_type', out_type, group)
+        self._set_types(read_type('in_type', in_type, group),
+                        read_type('out_type', out_type, group), root_weight)
         none = FieldType([], self.in_type.group)
         self.edge_type = (none if edge_type is None else
                           read_type('edge_type', edge_type, group))
         self.node_type = (none if node_type is None else
                           read_type('node_type', node_type, group))
-        check_same_group(self.in_type, self.out_type, self.edge_type,
-                         self.node_type, basis.field_type)
         attr_type = self.edge_type + self.node_type + self.node_type
+        if not isinstance(basis, SteerableBasis):
+            basis = read_spec(basis).for_types(self.in_type, self.out_type,
+                                               attr_type)
+        check_same_group(self.in_type, self.edge_type, self.node_type,
+                         basis.field_type)
         if basis.attr_type != attr_type:
             raise ValueError(
                 f"Expected a basis with attributes of type {attr_type}: "
                 f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
-        # Under the names that PyG's layers have.
-        self.in_channels, self.out_channels = (self.in_type.dim,
-                                               self.out_type.dim)
         self.order = order
         self.validate = checks.flag('validate', validate)
-        self.root_weight = root_weight
         self._seen = False  # a batch of training
-        # Half of the variance from the neighbours, half from the root.
-        self._share = 0.5**0.5 if root_weight else 1.
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
-        self.kernel = SteerableKernel(basis, self.in_type, self.out_type,
-                                      num_neighbors, gain)
-        self.lin = LinearTerm(self.in_type if root_weight else none,
-                              self.out_type, bias=bias)
-        self._scale_root()
-        self._check_reach()
-
-    def _scale_root(self):
-        with torch.no_grad():
-            if self.lin.weight is not None:
-                self.lin.weight.mul_(self._share)
+        self._set_maps(SteerableKernel(basis, self.in_type, self.out_type,
+                                       num_neighbors, gain), bias)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
         super().reset_parameters()
-        self.kernel.reset_parameters()
-        self.lin.reset_parameters()
-        self._scale_root()
         self._seen = False
 
     def forward(
@@ -259,7 +228,7 @@ class SteerableConv(MessagePassing):
                       node_attr, edge_shift) -> Tensor:
         size = (pos[0].shape[0], pos[1].shape[0])
         if self.flow == 'source_to_target':
-            return self.propagate(edges, x=x, pos=pos, edge_attr=edge_attr,
+            return self._propagate(edges, x=x, pos=pos, edge_attr=edge_attr,
                                   edge_weight=edge_weight,
                                   node_attr=node_attr, edge_shift=edge_shift,
                                   size=size)
@@ -270,7 +239,7 @@ class SteerableConv(MessagePassing):
             x[1]])
         pos = torch.cat(pos)
         node_attr = None if node_attr is None else 2 * (torch.cat(node_attr),)
-        out = self.propagate(
+        out = self._propagate(
             torch.stack([edges[0], edges[1] + size[0]]), x=(x, x),
             pos=(pos, pos), edge_attr=edge_attr, edge_weight=edge_weight,
             node_attr=node_attr, edge_shift=edge_shift,
@@ -298,11 +267,6 @@ class SteerableConv(MessagePassing):
                     0, dst, out.new_ones(1).expand(dst.shape[0]))
                 out = out / count.clamp(min=1).view(-1, 1)
         return out
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the weights, which features are cast to."""
-        return self.lin.value.dtype
 
     @property
     def _full(self) -> torch.dtype:
@@ -343,16 +307,6 @@ class SteerableConv(MessagePassing):
             if edge_weight is not None:
                 out = out * edge_weight.to(out.dtype).view(-1, 1)
         return out
-
-    @property
-    def _wants_messages(self) -> bool:
-        return bool(self.order == 'reference' or self.explain
-                    or self._message_forward_hooks
-                    or self._message_forward_pre_hooks
-                    or self._aggregate_forward_hooks
-                    or self._aggregate_forward_pre_hooks
-                    or self._propagate_forward_hooks
-                    or self._propagate_forward_pre_hooks)
 
     def _check_nodes(self, x, pos, node_attr, size) -> None:
         j = 0 if self.flow == 'source_to_target' else 1
@@ -405,39 +359,6 @@ class SteerableConv(MessagePassing):
                 f"its type with '{argument}' when building the layer")
         field_type.check(attr, name)
 
-    def _check_reach(self) -> None:
-        """Names the fields of the output that stay zero."""
-        if not self.in_type.dim or not self.out_type.dim:
-            return
-        product, nowhere, partly = self.kernel.product, [], []
-        for (mul, rep), s in zip(self.out_type.blocks, self.out_type.slices):
-            # Their originals, which have values also for meta layers.
-            maps = [product._exact[f'Q{i}'].transpose(0, 1)
-                    for i, p in enumerate(product.paths) if p.w == s.start]
-            if self.root_weight:
-                maps += [linear_basis(v, rep, self.in_type.group).transpose(
-                    0, 1) for _, v in self.in_type.blocks]
-            reached = torch.cat([M.flatten(1) for M in maps], 1)
-            rank = int(torch.linalg.matrix_rank(reached @ reached.T, 1e-6,
-                                                hermitian=True))
-            if rank < rep.dim:
-                (partly if rank else nowhere).append(f'{mul}x{rep}')
-        if len(nowhere) == len(self.out_type.blocks):
-            raise ValueError(
-                f"Expected kernels that lead from {self.in_type} to 'out_type"
-                f"' (got {self.out_type}, to which those up to the basis's "
-                f"{self.kernel.basis.field_type} do not). Raise 'max_degree' "
-                f"or choose other types")
-        if nowhere or partly:
-            text = ' and '.join(
-                t for t in (', '.join(nowhere), ', '.join(partly) and
-                            f"a part of {', '.join(partly)}") if t)
-            checks.warn(
-                f'Nothing leads from {self.in_type} to {text} in '
-                f'{self.out_type}: these fields of the output of this '
-                f"{self.__class__.__name__} are zero. Raise 'max_degree' or "
-                f"leave them out")
-
     def _look(self, relative: Tensor) -> None:
         """Warns, once, if the kernel does not see the neighbours."""
         if (torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -466,6 +387,3 @@ class SteerableConv(MessagePassing):
             f'In the first batch that {self} is trained on, {what}. Build it '
             f"with 'radius={float(basis.fit_radius(distance)):.3g}', or set "
             f"all radii of a network with 'pyg_steerable.nn.calibrate'")
-
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'

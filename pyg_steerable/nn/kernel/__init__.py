@@ -1,9 +1,10 @@
 """Steerable bases, and the kernel on top of them."""
 from .basis import SteerableBasis
-from .harmonic import HarmonicBasis
+from .harmonic import HarmonicBasis, lattice_harmonics
 from .implicit import ImplicitBasis
-from .kernel import SteerableKernel
-from .lattice import LatticeKernel, lattice_harmonics
+from .kernel import Kernel, SteerableKernel
+from .lattice import LatticeKernel
+from .spec import BasisSpec
 
-__all__ = ['SteerableBasis', 'HarmonicBasis', 'ImplicitBasis',
-           'SteerableKernel', 'LatticeKernel', 'lattice_harmonics']
+__all__ = ['SteerableBasis', 'HarmonicBasis', 'ImplicitBasis', 'BasisSpec',
+           'Kernel', 'SteerableKernel', 'LatticeKernel', 'lattice_harmonics']

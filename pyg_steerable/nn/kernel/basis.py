@@ -1,6 +1,8 @@
 """What a steerable basis is."""
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from ... import checks
 from ...symmetry.fields import FieldType
 from ...symmetry.representations import MAX_DEGREE
 from ..constants import ConstantModule
+from .spec import NAMED, BasisSpec, keywords
 
 #: More channels, layers or shells than this are a mistake.
 MAX_COUNT = 1000
@@ -23,13 +26,84 @@ class SteerableBasis(ConstantModule):
     Subclasses set :obj:`field_type` (:math:`\rho_h`), :obj:`attr_type`
     (:math:`\rho_z`, of width 0 without attributes), call :meth:`set_radius`
     (the unit of length, a typical distance of neighbours: a buffer that is
-    saved, :obj:`radius`) and define :meth:`forward`.
+    saved, :obj:`radius`) and define :meth:`forward`. With a name,
+
+    .. code-block:: python
+
+        class BesselBasis(SteerableBasis, name='bessel'):
+            def __init__(self, group, max_degree=1, num_radial=8,
+                         radius=1.0): ...
+
+    they are known to :obj:`kernel='bessel'` of layers and networks. What
+    their constructor takes besides :obj:`group` and :obj:`attr_type` are
+    their options.
     """
     field_type: FieldType
     attr_type: FieldType
     radius: Tensor
     #: Distances, in units of the radius, beyond which little is left.
     reach: float = 3.
+    #: Whether the radius is the largest distance of neighbours, not a
+    #: typical one.
+    spans_neighbors: bool = False
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            NAMED[name] = cls
+
+    @classmethod
+    def settings(cls) -> dict[str, inspect.Parameter]:
+        """What the constructor takes besides types."""
+        return {name: p for name, p in
+                inspect.signature(cls).parameters.items()
+                if name not in ('group', 'attr_type')}
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """What a specification may hold, by name."""
+        return {**keywords(cls.for_types), **keywords(cls.for_stencil),
+                **cls.settings()}
+
+    @classmethod
+    def spec(cls, **options) -> BasisSpec:
+        r"""A :class:`BasisSpec`: the basis with these options, to be built
+        by each layer for its own types.
+        """
+        return BasisSpec(cls, tuple(options.items()))
+
+    @classmethod
+    def for_types(cls, in_type: FieldType, out_type: FieldType,
+                  attr_type: FieldType | None = None, **options
+                  ) -> SteerableBasis:
+        r"""The basis for kernels between two types of fields, with
+        attributes of a third.
+
+        Args:
+            in_type, out_type (FieldType): The types of features.
+            attr_type (FieldType, optional): The type of attributes.
+                (default: :obj:`None`)
+            **options (optional): Those of the constructor.
+
+        Raises:
+            ValueError: If the basis takes no attributes.
+        """
+        if 'attr_type' in inspect.signature(cls).parameters:
+            options['attr_type'] = attr_type
+        elif attr_type is not None and attr_type.dim:
+            raise ValueError(
+                f"Expected no attributes in the kernels of {cls.__name__} "
+                f"(got some of type {attr_type}). Use kernel='implicit'")
+        return cls(in_type.group, **options)
+
+    @classmethod
+    def for_stencil(cls, in_type: FieldType, out_type: FieldType,
+                    kernel_size, **options) -> SteerableBasis:
+        r"""The basis for kernels between two types of fields at the offsets
+        of a stencil, in units of the smallest spacing of voxels.
+        """
+        options.setdefault('radius', max(1., kernel_size // 2))
+        return cls.for_types(in_type, out_type, **options)
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""

@@ -11,11 +11,21 @@ from ... import checks
 from ...ops.precision import at_least_float32
 from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
+from ...symmetry.representations import MAX_DEGREE
 from .basis import SteerableBasis, count, degree
 from .harmonics import solid_harmonics
 
+#: The highest degree on the shell of radius m > 0, see lattice_harmonics.
+CUTOFFS = {
+    'conservative': lambda m: 2 * m,
+    'compromise': lambda m: 2 * m + 1,
+    'sfcnn': lambda m: 2 * m + 2,
+}
+#: The widest stencil: more is a mistake.
+MAX_STENCIL = 127
 
-class HarmonicBasis(SteerableBasis):
+
+class HarmonicBasis(SteerableBasis, name='harmonic'):
     r"""The analytic basis: Gaussian shells times spherical harmonics,
 
     .. math::
@@ -52,6 +62,8 @@ class HarmonicBasis(SteerableBasis):
         ValueError: If a size is not positive or :obj:`band_limit` does not
             name every shell.
     """
+    spans_neighbors = True
+
     def __init__(self, group: Group | str, max_degree: int,
                  radius: float = 1.0, shells: int = 3, sigma: float = 0.6,
                  band_limit: Sequence[int] | None = None,
@@ -96,6 +108,32 @@ class HarmonicBasis(SteerableBasis):
         self.attr_type = FieldType([], group)
         self._degrees = list(range(max(self.band_limit) + 1))
 
+    @classmethod
+    def for_types(cls, in_type: FieldType, out_type: FieldType,
+                  attr_type: FieldType | None = None, *,
+                  max_degree: int | None = None, **options) -> HarmonicBasis:
+        """The basis up to the highest degree that leads from one type to the
+        other.
+        """
+        if max_degree is None:
+            max_degree = in_type.max_degree + out_type.max_degree
+        return super().for_types(in_type, out_type, attr_type,
+                                 max_degree=max_degree, **options)
+
+    @classmethod
+    def for_stencil(cls, in_type: FieldType, out_type: FieldType,
+                    kernel_size, *, max_degree: int | None = None,
+                    cutoff: str = 'compromise', **options) -> HarmonicBasis:
+        """The paper's shells, see :func:`lattice_harmonics`, where no other
+        ones are asked for.
+        """
+        if max_degree is None:
+            max_degree = in_type.max_degree + out_type.max_degree
+        shells = options.pop('shells', None)
+        return cls(in_type.group, **{
+            **_on_lattice(kernel_size, max_degree, cutoff, shells),
+            **options})
+
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
         self.check_inputs(positions, attr)
@@ -119,3 +157,45 @@ class HarmonicBasis(SteerableBasis):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.field_type}, '
                 f'shells={self.shells}, radius={float(self.radius):g})')
+
+
+def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
+                      cutoff: str = 'compromise', sigma: float = 0.6
+                      ) -> HarmonicBasis:
+    r"""The basis of the `"3D Steerable CNNs"
+    <https://arxiv.org/abs/1807.02547>`_ paper: Gaussian shells at the radii
+    :math:`m = 0, 1, \ldots, (s - 1) / 2` times harmonics up to a degree
+    that grows with :math:`m`, as higher ones cannot be sampled there.
+
+    Args:
+        group (Group or str): The group.
+        kernel_size (int): The stencil size :math:`s`.
+        max_degree (int): The highest degree that is of use.
+        cutoff (str, optional): The highest degree on the shells
+            :math:`m = 0, 1, 2, \ldots`: :obj:`"conservative"` 0, 2, 4, 6,
+            ..., :obj:`"compromise"` 0, 3, 5, 7, ..., the paper's, or
+            :obj:`"sfcnn"` 0, 4, 6, 8, ... (default: :obj:`"compromise"`)
+        sigma (float, optional): The width of the shells.
+            (default: :obj:`0.6`)
+
+    Raises:
+        ValueError: If :obj:`cutoff` is none of the three.
+    """
+    return HarmonicBasis(group, sigma=sigma, **_on_lattice(
+        kernel_size, max_degree, cutoff))
+
+
+def _on_lattice(kernel_size: int, max_degree: int, cutoff: str,
+                shells: int | None = None) -> dict:
+    """The arguments of :class:`HarmonicBasis` for a stencil."""
+    checks.choice('cutoff', cutoff, tuple(CUTOFFS))
+    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
+    half = kernel_size // 2
+    shells = half + 1 if shells is None else count('shells', shells)
+    band_limit = [0] + [CUTOFFS[cutoff](m) for m in range(1, shells)]
+    # On a lattice no offset is near the origin but the origin itself: the
+    # softening only has to keep it from being divided by.
+    return dict(max_degree=min(checks.integer('max_degree', max_degree, 0),
+                               max(band_limit), MAX_DEGREE),
+                radius=float(max(1, half)), shells=shells,
+                band_limit=band_limit, softening=1e-8)

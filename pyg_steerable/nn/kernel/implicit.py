@@ -14,7 +14,7 @@ from .basis import SteerableBasis, count, degree
 from .harmonics import solid_harmonics
 
 
-class ImplicitBasis(SteerableBasis):
+class ImplicitBasis(SteerableBasis, name='implicit'):
     r"""The learned basis: the kernel network of `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
     <https://arxiv.org/abs/2212.06096>`_ without its last linear layer, which
@@ -86,6 +86,18 @@ class ImplicitBasis(SteerableBasis):
             in_type = self.field_type
         self.sharpness = Parameter(torch.empty(1))
         self.reset_parameters()
+
+    @classmethod
+    def for_types(cls, in_type: FieldType, out_type: FieldType,
+                  attr_type: FieldType | None = None, *,
+                  max_degree: int | None = None, **options) -> ImplicitBasis:
+        """The basis up to the higher degree of the two types, the paper's
+        choice, and at least one.
+        """
+        if max_degree is None:
+            max_degree = max(in_type.max_degree, out_type.max_degree, 1)
+        return super().for_types(in_type, out_type, attr_type,
+                                 max_degree=max_degree, **options)
 
     def reset_parameters(self):
         """Draws the network again and forgets the statistics."""

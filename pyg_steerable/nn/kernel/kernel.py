@@ -11,29 +11,141 @@ from ..pointwise.bilinear import BilinearTerm
 from .basis import SteerableBasis, typical_inputs
 
 
-class SteerableKernel(ConstantModule):
+class Kernel(ConstantModule):
     r"""A G-steerable kernel,
 
     .. math::
-        k(\mathbf{x}, \mathbf{z}) = \sum_q h_q(\mathbf{x}, \mathbf{z}) \,
-        \mathbf{B}_q \in \mathbb{R}^{d_{out} \times d_{in}}, \qquad
+        k(\mathbf{x}, \mathbf{z}) = \sum_b w_b \, c_b \, K_b(\mathbf{x},
+        \mathbf{z}) \in \mathbb{R}^{d_{out} \times d_{in}}, \qquad
         k(g \mathbf{x}, \rho_z(g) \mathbf{z}) = \rho_{out}(g) \,
         k(\mathbf{x}, \mathbf{z}) \, \rho_{in}(g)^{-1}
 
-    from a steerable basis :math:`h` and a learned
-    :math:`\mathbf{B} \in \mathrm{Hom}_G(\rho_h \otimes \rho_{in},
-    \rho_{out})` (`"Implicit Neural Convolutional Kernels"
-    <https://arxiv.org/abs/2212.06096>`_, section 3.2).
+    where the *elements* :math:`K_b = Q_b \, h` are all products of the fields
+    of a steerable basis :math:`h` with equivariant maps :math:`Q_b \in
+    \mathrm{Hom}_G(\rho_h \otimes \rho_{in}, \rho_{out})`, for each pair of an
+    input and an output field, and the weights :math:`w_b` are learned
+    (`"Implicit Neural Convolutional Kernels"
+    <https://arxiv.org/abs/2212.06096>`_, section 3.2; `"3D Steerable CNNs"
+    <https://arxiv.org/abs/1807.02547>`_, section 4). The scales :math:`c_b`
+    are a buffer that subclasses measure at initialisation, by
+    :meth:`measure`, before they call :meth:`reset_parameters`.
 
-    Each block of the basis is divided by the deviation of its sum over
+    Parameters and buffers are the same for all subclasses with the same basis
+    and types: what was learned on points can be loaded on a lattice, and the
+    other way round.
+    """
+    _version = 2
+
+    def __init__(self, basis: SteerableBasis, in_type: FieldType,
+                 out_type: FieldType, gain: float = 1.0):
+        super().__init__()
+        if not isinstance(basis, SteerableBasis):
+            raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
+                            f"{checks.show(basis)})")
+        self.basis = basis
+        self.in_type = FieldType.wrap(in_type)
+        self.out_type = FieldType.wrap(out_type)
+        self.product = BilinearTerm(basis.field_type, self.in_type,
+                                    self.out_type)
+        self.gain = checks.scale('gain', gain)
+        # The weights take the scale, of which they are far fewer than of the
+        # basis on all edges.
+        self.register_constant('element', self._element_of_weights())
+        self.keep_in_full('scale')
+        self.register_buffer('scale', torch.ones(
+            sum(p.s * p.mu for p in self.product.paths),
+            dtype=self._dtype('scale', torch.get_default_dtype())))
+
+    def _element_of_weights(self) -> Tensor:
+        """The element, [s, mu] of a path, that each weight belongs to."""
+        parts, start = [torch.zeros(0, dtype=torch.long, device='cpu')], 0
+        for p in self.product.paths:
+            own = torch.arange(start, start + p.s * p.mu, device='cpu')
+            parts.append(own.view(1, -1, 1).expand(p.mw, -1, p.mv).flatten())
+            start += p.s * p.mu
+        return torch.cat(parts)
+
+    def reset_parameters(self):
+        """Draws all weights again and measures the scales."""
+        self.basis.reset_parameters()
+        self.product.reset_parameters()
+        if not self.scale.is_meta:
+            with torch.no_grad():
+                self.scale.copy_(self.measure())
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              *args):
+        # Before version 2 there was one scale for each component of the
+        # basis.
+        scale = state_dict.get(prefix + 'scale')
+        version = local_metadata.get('version')
+        if scale is not None and scale.shape == (
+                self.basis.field_type.dim, ) and (
+                version == 1 or
+                version is None and scale.shape != self.scale.shape):
+            paths = self.product.paths
+            state_dict[prefix + 'scale'] = torch.cat(
+                [scale.new_zeros(0)] +
+                [scale[p.u].expand(p.s * p.mu) for p in paths])
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      *args)
+
+    def measure(self) -> Tensor:
+        """The scales of all elements, path after path, each [s, mu]."""
+        raise TypeError(f"Expected a subclass of Kernel to define 'measure' "
+                        f"(got {type(self).__name__})")
+
+    def weight(self) -> Tensor:
+        r"""The weights :math:`w_b c_b` of all paths, each [mw, s, mu, mv], in
+        at least float32.
+        """
+        if self.product.weight is None:
+            return self.scale.new_zeros(0)
+        return self.product.weight * self.scale[self.element]
+
+    def maps_to(self, start: int) -> list[Tensor]:
+        """The maps Q, float64, that lead to the block of the output which
+        starts at a component, but for those whose scales are zero.
+        """
+        paths = self.product.paths
+        scales = self.scale.split([p.s * p.mu for p in paths]) if paths else ()
+        # Their originals, which have values also for meta layers.
+        return [self.product._exact[f'Q{i}']
+                for i, (p, c) in enumerate(zip(paths, scales))
+                if p.w == start and (c.is_meta or c.any())]
+
+    @property
+    def unreached(self) -> list[tuple]:
+        """The blocks (copies, representation) of the output that no part of
+        the basis leads to: they are zero, whatever the weights.
+        """
+        return [block for block, s in zip(self.out_type.blocks,
+                                          self.out_type.slices)
+                if not self.maps_to(s.start)]
+
+    def forward(self, positions: Tensor, attr: Tensor | None = None
+                ) -> Tensor:
+        r"""The kernel as matrices (the reference; convolutions do not form
+        them).
+
+        Shapes:
+            - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
+              **output:** :math:`[E, d_{out}, d_{in}]`
+        """
+        return self.product.dense(self.basis(positions, attr), self.weight())
+
+
+class SteerableKernel(Kernel):
+    r"""The :class:`Kernel` of points, whose neighbours are anywhere. The
+    scale of a block of the basis is one by the deviation of its sum over
     :math:`n` typical neighbours (normal positions, in units of the basis's
-    radius, and normal attributes), measured at initialisation and kept as a
-    buffer: the paper's generalised He initialisation (section 5.1), with the
-    mean counted :math:`n` times as neighbours' features in deep networks are
-    alike,
+    radius, and normal attributes): the generalised He initialisation of
+    `"Implicit Neural Convolutional Kernels"
+    <https://arxiv.org/abs/2212.06096>`_, section 5.1, with the mean counted
+    :math:`n` times as neighbours' features in deep networks are alike,
 
     .. math::
-        s^2 = n \, \langle h^2 \rangle + n (n - 1) \langle h \rangle^2.
+        c^{-2} = n \, \langle h^2 \rangle + n (n - 1) \langle h \rangle^2.
 
     Then :math:`\sum_j k_j \mathbf{x}_j` has about the variance :obj:`gain`
     squared for :math:`\mathbf{x}` of unit variance.
@@ -44,43 +156,19 @@ class SteerableKernel(ConstantModule):
         num_neighbors (float, optional): The typical number of neighbours
             :math:`n`. (default: :obj:`1.0`)
         gain (float, optional): (default: :obj:`1.0`)
+
+    Raises:
+        ValueError: If the types belong to different groups.
     """
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, num_neighbors: float = 1.0,
                  gain: float = 1.0):
-        super().__init__()
-        if not isinstance(basis, SteerableBasis):
-            raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
-                            f"{checks.show(basis)})")
-        self.basis = basis
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = FieldType.wrap(out_type)
-        self.product = BilinearTerm(basis.field_type, self.in_type,
-                                    self.out_type)
+        super().__init__(basis, in_type, out_type, gain)
         self.num_neighbors = checks.scale('num_neighbors', num_neighbors)
-        self.gain = checks.scale('gain', gain)
-        self.keep_in_full('scale')
-        self.register_buffer('scale', torch.ones(
-            basis.field_type.dim,
-            dtype=self._dtype('scale', torch.get_default_dtype())))
-        # The weights take the scale, of which they are far fewer than of the
-        # basis on all edges.
-        first = [p.u for p in self.product.paths]
-        self.register_constant('column', torch.tensor(
-            first, dtype=torch.long, device='cpu').repeat_interleave(
-                torch.tensor([p.numel for p in self.product.paths],
-                             dtype=torch.long, device='cpu')))
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Draws all weights again and measures the scale of the basis."""
-        self.basis.reset_parameters()
-        self.product.reset_parameters()
-        if not self.scale.is_meta:
-            self._measure()
-
-    @torch.no_grad()
-    def _measure(self) -> None:
+    def measure(self) -> Tensor:
+        """The same scale for all elements of a block of the basis."""
         positions, attr = (t.to(self.scale.device, self.scale.dtype)
                            for t in typical_inputs(self.basis))
         self.basis.calibrate(positions, attr)
@@ -89,24 +177,11 @@ class SteerableKernel(ConstantModule):
         self.basis.train(training)
         n = self.num_neighbors
         variance = n * h.square().mean(0) + n * (n - 1) * h.mean(0).square()
-        for s in self.basis.field_type.slices:
-            deviation = variance[s].mean().sqrt()
-            self.scale[s] = self.gain / deviation.clamp(min=1e-6)
-
-    def weight(self) -> Tensor:
-        r"""The weights of :math:`\mathbf{B}`, with the scale of the basis, in
-        at least float32.
-        """
-        scale = self.scale[self.column]
-        weight = self.product.weight
-        return scale if weight is None else weight * scale
-
-    @property
-    def unreached(self) -> list[tuple]:
-        """The blocks (copies, representation) of the output that no part of
-        the basis leads to: they are zero, whatever the weights.
-        """
-        return self.product.unreached
+        deviation = {s.start: variance[s].mean().sqrt().clamp(min=1e-6)
+                     for s in self.basis.field_type.slices}
+        return torch.cat([variance.new_zeros(0)] + [
+            (self.gain / deviation[p.u]).expand(p.s * p.mu)
+            for p in self.product.paths])
 
     def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
                  num_dst: int, order: str = 'auto') -> Tensor:
@@ -121,14 +196,3 @@ class SteerableKernel(ConstantModule):
               **output:** :math:`[N_{dst}, d_{out}]`
         """
         return self.product(h, x, src, dst, num_dst, order, self.weight())
-
-    def forward(self, positions: Tensor, attr: Tensor | None = None
-                ) -> Tensor:
-        r"""The kernel as matrices (the reference; convolutions do not form
-        them).
-
-        Shapes:
-            - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
-              **output:** :math:`[E, d_{out}, d_{in}]`
-        """
-        return self.product.dense(self.basis(positions, attr), self.weight())

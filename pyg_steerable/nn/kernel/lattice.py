@@ -1,70 +1,27 @@
-"""Kernels sampled at the offsets of a stencil."""
+"""The kernel at the offsets of a stencil."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ... import checks
 from ...ops.precision import full_precision
-from ...symmetry.fields import FieldType, check_same_group
-from ...symmetry.groups import Group
-from ...symmetry.intertwiners import bilinear_basis
-from ...symmetry.representations import MAX_DEGREE
-from ..constants import ConstantModule
+from ...symmetry.fields import FieldType
 from ..pointwise import FieldBatchNorm
 from ..reach import MAX_MAP
 from .basis import SteerableBasis
-from .harmonic import HarmonicBasis
+from .harmonic import MAX_STENCIL
+from .kernel import Kernel
 
-#: The highest degree on the shell of radius m > 0, see lattice_harmonics.
-CUTOFFS = {
-    'conservative': lambda m: 2 * m,
-    'compromise': lambda m: 2 * m + 1,
-    'sfcnn': lambda m: 2 * m + 2,
-}
-#: The widest stencil: more is a mistake.
-MAX_STENCIL = 127
-#: Sampled bases up to this many numbers are kept, larger ones sampled anew.
+#: Elements of fixed bases up to this many numbers are kept, larger ones
+#: sampled anew.
 _KEEP = 2**22
-
-
-def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
-                      cutoff: str = 'compromise', sigma: float = 0.6
-                      ) -> HarmonicBasis:
-    r"""The basis of the `"3D Steerable CNNs"
-    <https://arxiv.org/abs/1807.02547>`_ paper: Gaussian shells at the radii
-    :math:`m = 0, 1, \ldots, (s - 1) / 2` times harmonics up to a degree
-    that grows with :math:`m`, as higher ones cannot be sampled there.
-
-    Args:
-        group (Group or str): The group.
-        kernel_size (int): The stencil size :math:`s`.
-        max_degree (int): The highest degree that is of use.
-        cutoff (str, optional): The highest degree on the shells
-            :math:`m = 0, 1, 2, \ldots`: :obj:`"conservative"` 0, 2, 4, 6,
-            ..., :obj:`"compromise"` 0, 3, 5, 7, ..., the paper's, or
-            :obj:`"sfcnn"` 0, 4, 6, 8, ... (default: :obj:`"compromise"`)
-        sigma (float, optional): The width of the shells.
-            (default: :obj:`0.6`)
-
-    Raises:
-        ValueError: If :obj:`cutoff` is none of the three.
-    """
-    checks.choice('cutoff', cutoff, tuple(CUTOFFS))
-    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
-    shells = kernel_size // 2 + 1
-    band_limit = [0] + [CUTOFFS[cutoff](m) for m in range(1, shells)]
-    max_degree = min(checks.integer('max_degree', max_degree, 0),
-                     max(band_limit), MAX_DEGREE)
-    # On a lattice no offset is near the origin but the origin itself: the
-    # softening only has to keep it from being divided by.
-    return HarmonicBasis(group, max_degree, float(max(1, shells - 1)), shells,
-                         sigma, band_limit, softening=1e-8)
+#: Elements of smaller norm, compared with the largest, are rounding errors:
+#: harmonics that vanish on a plane, say.
+_NOTHING = 1e-5
 
 
 def stencil_positions(kernel_size: int,
@@ -92,40 +49,34 @@ def stencil_positions(kernel_size: int,
 
 class _Pair(NamedTuple):
     """A block of the output (w) and one of the input (v): copies and
-    components, the number of elements, and the maps they are made with.
+    components, the number of elements, and the paths that they come from.
     """
     mw: int
     dw: int
     mv: int
     dv: int
     n: int
-    maps: tuple[tuple[slice, int, str], ...]
-
-    @property
-    def numel(self) -> int:
-        """The number of weights, in the order [mw, mv, n]."""
-        return self.mw * self.mv * self.n
+    paths: tuple[int, ...]
 
 
-class LatticeKernel(ConstantModule):
-    r"""A G-steerable kernel at the :math:`K` offsets of a stencil,
+class LatticeKernel(Kernel):
+    r"""The :class:`Kernel` of lattices, at the :math:`K` offsets of a
+    stencil. Its scales are those of `"3D Steerable CNNs"
+    <https://arxiv.org/abs/1807.02547>`_, section 4, and its code,
 
     .. math::
-        k(\mathbf{x}_k) = \sum_b w_b \, c_b \, K_b(\mathbf{x}_k), \qquad
         c_b = \frac{1}{\lVert K_b \rVert}
         \sqrt{\frac{d_{out}}{n_{b} \, n_{in}}}
 
-    where the :math:`K_b` are all products of the basis's fields with
-    equivariant maps, :math:`n_b` is their number for a pair of input and
-    output fields, :math:`n_{in}` the number of input fields that the output
-    field sees, and the weights are drawn with unit variance (`"3D Steerable
-    CNNs" <https://arxiv.org/abs/1807.02547>`_, section 4, and its code).
-    The :math:`K_b` have unit norm over all offsets, so that features of unit
-    variance on a full grid keep it. Norms of a learned basis are those at
-    initialisation, kept as a buffer.
+    where :math:`n_b` is the number of elements of a pair of input and output
+    fields, :math:`n_{in}` the number of input fields that the output field
+    sees, and the weights are drawn with unit variance. Elements so have unit
+    norm over all offsets, and features of unit variance on a full grid keep
+    it. Elements that vanish at all offsets get no weight.
 
     Args:
-        basis (SteerableBasis): The basis, without attributes.
+        basis (SteerableBasis): The basis, without attributes. Its batch
+            norms, which see the same points always, are frozen.
         in_type, out_type (FieldType): The types of features.
         positions (Tensor): The offsets :math:`\mathbf{x}_k`, in the unit of
             the basis.
@@ -137,79 +88,56 @@ class LatticeKernel(ConstantModule):
     """
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, positions: Tensor, gain: float = 1.):
-        super().__init__()
-        if not isinstance(basis, SteerableBasis):
-            raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
-                            f"{checks.show(basis)})")
-        in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
-        check_same_group(basis.field_type, in_type, out_type)
+        super().__init__(basis, in_type, out_type, gain)
         checks.positions('positions', positions)
         checks.has_values('positions', positions, 'the sampled basis')
-        gain = checks.scale('gain', gain)
         if basis.attr_type.dim:
             raise ValueError(f'Expected a basis without attributes, as all '
                              f'edges of one offset share one kernel (got '
                              f'attributes of type {basis.attr_type})')
-        self.basis, self.gain = basis, gain
-        for module in basis.modules():  # which sees the same points always
+        for module in basis.modules():
             if isinstance(module, FieldBatchNorm):
                 module.freeze()
-        self.in_type, self.out_type = in_type, out_type
+        self.keep_in_full('positions')
         self.register_constant('positions', positions)
-        known: dict[tuple, str] = {}  # the maps of each three reps
-        self.pairs = [self._pair(w, v, known) for w in out_type.blocks
-                      for v in in_type.blocks]
-        size = sum(p.numel for p in self.pairs)
+        self.pairs = self._pairs()
         per_offset = sum(p.n * p.dw * p.dv for p in self.pairs)
-        most = max(size, len(positions) * max(
-            per_offset, in_type.dim * out_type.dim, basis.field_type.dim))
+        most = len(positions) * max(per_offset, basis.field_type.dim,
+                                    self.in_type.dim * self.out_type.dim)
         if most > MAX_MAP:
             raise ValueError(f"Expected a kernel of at most {MAX_MAP} numbers "
                              f"(got {most}). Take fewer fields or a smaller "
                              f"'kernel_size'")
-        self.register_parameter(
-            'weight', Parameter(torch.empty(size)) if size else None)
+        self.register_constant('place', self._places())
         self.is_fixed = not [*basis.parameters()]
-        self.is_kept = False
-        if self.is_fixed:  # sampled once and for all, in float64
-            with torch.device('cpu'):
-                exact = copy.deepcopy(self).to_empty(device='cpu')
-                self._keep(exact.double(), per_offset)
-        else:
-            self.register_buffer('scale',
-                                 torch.ones(sum(p.n for p in self.pairs)))
+        self.is_kept = self.is_fixed and (len(positions) * per_offset
+                                          <= _KEEP)
+        self._kept_for: tuple | None = None  # radius of the kept elements
         self.reset_parameters()
 
-    def _keep(self, exact: LatticeKernel, per_offset: int) -> None:
-        exact.scale = exact._scales()
-        self.register_constant('scale', exact.scale)
-        if len(self.positions) * per_offset <= _KEEP:
-            for i, E in enumerate(exact.elements()):
-                self.register_constant(f'E{i}', E)
-            self.is_kept = True
+    def _pairs(self) -> list[_Pair]:
+        """All pairs of blocks, those of one output after one another."""
+        paths, pairs = self.product.paths, []
+        for (mw, w), sw in zip(self.out_type.blocks, self.out_type.slices):
+            for (mv, v), sv in zip(self.in_type.blocks, self.in_type.slices):
+                own = [i for i, p in enumerate(paths)
+                       if (p.w, p.v) == (sw.start, sv.start)]
+                n = sum(paths[i].s * paths[i].mu for i in own)
+                pairs.append(_Pair(mw, w.dim, mv, v.dim, n, tuple(own)))
+        return pairs
 
-    def _pair(self, w, v, known: dict) -> _Pair:
-        (mw, rep_w), (mv, rep_v), maps = w, v, []
-        blocks = self.basis.field_type
-        for (mu, rep_u), place in zip(blocks.blocks, blocks.slices):
-            reps = (rep_u, rep_v, rep_w)
-            name = known.setdefault(reps, f'Q{len(known)}')
-            if name not in self._exact:
-                self.register_constant(
-                    name, bilinear_basis(*reps, blocks.group))
-            if len(self._exact[name]):
-                maps.append((place, mu, name))
-        n = sum(mu * len(self._exact[name]) for _, mu, name in maps)
-        return _Pair(mw, rep_w.dim, mv, rep_v.dim, n, tuple(maps))
-
-    @property
-    def unreached(self) -> list[tuple]:
-        """The blocks (copies, representation) of the output that no part of
-        the basis leads to: they are zero, whatever the weights.
+    def _places(self) -> Tensor:
+        """Where the weights of all pairs, each [mw, mv, n], are among those
+        of all paths.
         """
-        size = len(self.in_type)
-        return [block for i, block in enumerate(self.out_type.blocks)
-                if not any(p.n for p in self.pairs[i * size:][:size])]
+        paths = self.product.paths
+        index = torch.arange(sum(p.numel for p in paths), device='cpu')
+        index = [i.view(p.mw, p.s * p.mu, p.mv) for p, i in zip(
+            paths, index.split([p.numel for p in paths]))]
+        places = [torch.cat([index[i] for i in pair.paths], dim=1)
+                  .transpose(1, 2).flatten() for pair in self.pairs if pair.n]
+        return torch.cat([torch.zeros(0, dtype=torch.long, device='cpu'),
+                          *places])
 
     def train(self, mode: bool = True) -> LatticeKernel:
         """The basis is always at the same points: no statistic changes."""
@@ -218,80 +146,128 @@ class LatticeKernel(ConstantModule):
         return self
 
     def reset_parameters(self):
-        """Draws all weights again and measures the norms of the basis."""
-        if self.weight is not None:
-            torch.nn.init.normal_(self.weight)
-        self.basis.reset_parameters()
-        if not self.is_fixed and not self.scale.is_meta:
-            self.scale.copy_(self._scales())
+        """Draws all weights again and measures the norms of the elements."""
+        super().reset_parameters()
+        if self.product.weight is not None:
+            torch.nn.init.normal_(self.product.weight)
 
-    @torch.no_grad()
-    def _scales(self) -> Tensor:
-        """The c_b of all elements."""
-        none = self.positions.new_zeros(len(self.positions), 0)
-        self.basis.calibrate(self.positions, none)
+    def measure(self) -> Tensor:
+        """Those of the paper."""
+        self.basis.calibrate(self.positions, self.positions.new_zeros(
+            len(self.positions), 0))
         self.basis.eval()
-        scales, size = [self.positions.new_zeros(0)], len(self.in_type)
-        sampled = self._sample(self.basis(self.positions))
-        for i, (p, E) in enumerate(zip(self.pairs, sampled)):
+        scales: dict[int, Tensor] = {}
+        elements, size = self.elements(), len(self.in_type)
+        norms = [E.flatten(1).norm(dim=1) for E in elements]
+        largest = max((float(norm.max()) for norm in norms if len(norm)),
+                      default=0.)
+        for i, (p, norm) in enumerate(zip(self.pairs, norms)):
             row = self.pairs[i - i % size:][:size]  # of the same output
             seen = sum(q.mv for q in row if q.n)
             fan_in = p.dw / max(1, p.n * seen)
-            norm = E.flatten(1).norm(dim=1).clamp(min=1e-6)
-            scales.append(self.gain * fan_in**0.5 / norm)
-        return torch.cat(scales)
+            scale = torch.where(norm > _NOTHING * largest,
+                                self.gain * fan_in**0.5 / norm, 0.)
+            counts = [self.product.paths[k].s * self.product.paths[k].mu
+                      for k in p.paths]
+            scales.update(zip(p.paths, scale.split(counts)))
+        return torch.cat([self.scale.new_zeros(0)] + [
+            scales[k].to(self.scale.dtype) for k in sorted(scales)])
 
-    def _sample(self, h: Tensor) -> Iterator[Tensor]:
-        for p in self.pairs:
-            parts = [h.new_zeros(0, p.dw, p.dv, len(h))]
-            for place, mu, name in p.maps:
-                Q = getattr(self, name)
-                h_u = h[:, place].reshape(len(h), mu, Q.shape[2])
-                parts.append(
-                    torch.einsum('kui,swiv->suwvk', h_u, Q).flatten(0, 1))
-            yield torch.cat(parts)
+    def _by_pair(self, values: Tensor) -> list[Tensor]:
+        """Numbers of all elements, path after path, for each pair."""
+        counts = [p.s * p.mu for p in self.product.paths]
+        parts = values.split(counts) if counts else ()
+        return [torch.cat([values.new_zeros(0), *(parts[k] for k in p.paths)])
+                for p in self.pairs]
 
-    def elements(self, positions: Tensor | None = None) -> list[Tensor]:
-        r"""All :math:`c_b K_b`, for each pair of blocks of
-        :obj:`out_type` and :obj:`in_type`.
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              *args):
+        # Before version 2, weights and scales went pair by pair.
+        old = state_dict.pop(prefix + 'weight', None)
+        if old is not None and old.numel() == self.place.numel():
+            weight = torch.empty_like(old)
+            weight[self._exact['place'].to(old.device)] = old
+            state_dict[prefix + 'product.weight'] = weight
+            scale = state_dict.get(prefix + 'scale')
+            if scale is None:  # of a fixed basis, which was not saved
+                state_dict[prefix + 'scale'] = self.scale
+            elif scale.shape == self.scale.shape:
+                number = torch.arange(len(scale), device='cpu')
+                order = torch.cat(self._by_pair(number)).to(scale.device)
+                state_dict[prefix + 'scale'] = torch.empty_like(
+                    scale).index_copy(0, order, scale)
+            local_metadata = {**local_metadata, 'version': self._version}
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      *args)
+
+    def elements(self) -> list[Tensor]:
+        r"""The elements :math:`K_b` at all offsets, for each pair of blocks
+        of :obj:`out_type` and :obj:`in_type`.
 
         Shapes:
             - **output:** :math:`[n_b, d_w, d_v, K]` each
         """
-        if positions is None and self.is_kept:
-            return [getattr(self, f'E{i}') for i in range(len(self.pairs))]
-        h = self.basis(self.positions if positions is None else positions)
-        scales = self.scale.split([p.n for p in self.pairs])
-        return [E * scale.view(-1, 1, 1, 1)
-                for E, scale in zip(self._sample(h), scales)]
+        if not self.is_kept:
+            return self._sample()
+        # Radii are replaced, never changed. (Compilers need not look.)
+        if not torch.compiler.is_compiling() and (
+                self._kept_for is None or
+                self._kept_for[0] is not self.basis._exact.get('radius')):
+            self._keep()
+        return [getattr(self, f'E{i}') for i in range(len(self.pairs))]
 
-    def sampled(self, positions: Tensor | None = None) -> Tensor:
-        r"""The kernel at the stencil's or at other offsets, with the offsets
-        last.
+    @torch.no_grad()
+    def _keep(self) -> None:
+        """Samples a fixed basis once and for all, in float64."""
+        with torch.device('cpu'):
+            exact = copy.deepcopy(self).to_empty(device='cpu').double()
+            elements = exact._sample()
+        like = self.positions
+        for i, E in enumerate(elements):
+            name = f'E{i}'
+            if name not in self._exact:
+                self.keep_in_full(name)
+            self.register_constant(name, E)
+            self._buffers[name] = E.to(
+                like.device, self._dtype(name, like.dtype), copy=True)
+        self._kept_for = (self.basis._exact.get('radius'), )
+
+    def _sample(self) -> list[Tensor]:
+        h, bases = self.basis(self.positions), self.product.bases
+        out = []
+        for pair in self.pairs:
+            parts = [h.new_zeros(0, pair.dw, pair.dv, len(h))]
+            for k in pair.paths:
+                p, Q = self.product.paths[k], bases[k].to(h.dtype)
+                h_u = h[:, p.u:p.u + p.mu * p.du].reshape(len(h), p.mu, p.du)
+                parts.append(torch.einsum('kui,swiv->suwvk', h_u,
+                                          Q).flatten(0, 1))
+            out.append(torch.cat(parts))
+        return out
+
+    def sampled(self) -> Tensor:
+        r"""The kernel at the stencil's offsets, which come last.
 
         Shapes:
             - **output:** :math:`[d_{out}, d_{in}, K]`
         """
-        if positions is not None:
-            checks.positions('positions', positions)
-            positions = positions.to(self.positions.dtype)
-        K = len(self.positions if positions is None else positions)
-        if self.weight is None:
+        K, weight = len(self.positions), self.product.weight
+        if weight is None:
             return self.positions.new_zeros(self.out_type.dim,
                                             self.in_type.dim, K)
-        with full_precision(self.weight):
-            weights = self.weight.split([p.numel for p in self.pairs])
+        with full_precision(self.scale):
+            weights = self.weight()[self.place].split(
+                [p.mw * p.mv * p.n for p in self.pairs])
             blocks = [
                 (W.view(p.mw * p.mv, p.n) @ E.flatten(1)).view(
                     p.mw, p.mv, p.dw, p.dv, K).transpose(1, 2).reshape(
                         p.mw * p.dw, p.mv * p.dv, K)
-                for p, W, E in zip(self.pairs, weights,
-                                   self.elements(positions))
+                for p, W, E in zip(self.pairs, weights, self.elements())
             ]
             size = len(self.in_type)
             rows = [torch.cat(blocks[i:i + size], dim=1)
                     for i in range(0, len(blocks), size)]
-            return torch.cat(rows)
+            return torch.cat(rows).to(weight.dtype)
 
     def forward(self, positions: Tensor | None = None) -> Tensor:
         r"""The kernel as matrices, at the stencil's or at other offsets.
@@ -300,7 +276,10 @@ class LatticeKernel(ConstantModule):
             - **positions:** :math:`[K, 3]`, **output:**
               :math:`[K, d_{out}, d_{in}]`
         """
-        return self.sampled(positions).permute(2, 0, 1)
+        if positions is None:
+            return self.sampled().permute(2, 0, 1)
+        checks.positions('positions', positions)
+        return super().forward(positions.to(self.positions.dtype))
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.basis}, {self.in_type} -> '

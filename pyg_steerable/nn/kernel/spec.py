@@ -1,0 +1,128 @@
+"""Which basis, with which options: what networks hand down to their
+convolutions.
+"""
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from ... import checks
+from ...symmetry.fields import FieldType
+
+#: The bases that have a name, see :class:`SteerableBasis`.
+NAMED: dict[str, type] = {}
+
+
+@dataclass(frozen=True)
+class BasisSpec:
+    r"""A steerable basis that is yet to be built: its class and the options
+    that do not follow from the types of a layer. Made by
+    :meth:`SteerableBasis.spec`.
+
+    .. code-block:: python
+
+        kernel = ImplicitBasis.spec(hidden=32, num_layers=3)
+        model = QM9Net(kernel=kernel)
+        conv = LatticeSteerableConv(in_type, out_type, 5, kernel=kernel)
+
+    Args:
+        basis (type): The class of the basis.
+        options (tuple): Pairs of an option's name and its value.
+
+    Raises:
+        TypeError: If the basis has no such option.
+    """
+    basis: type
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self):
+        if not hasattr(self.basis, 'for_types'):
+            raise TypeError(f"Expected 'basis' to be a subclass of "
+                            f"SteerableBasis (got "
+                            f"{checks.show(self.basis)})")
+        known = self.basis.options()
+        for name, _ in self.options:
+            if name not in known:
+                raise TypeError(f'Expected options of '
+                                f'{self.basis.__name__}, {sorted(known)} '
+                                f'(got {checks.show(name)})')
+
+    def with_defaults(self, **options) -> BasisSpec:
+        """The same with values for options that are not given."""
+        return BasisSpec(self.basis, tuple({**options,
+                                            **dict(self.options)}.items()))
+
+    def for_types(self, in_type: FieldType, out_type: FieldType,
+                  attr_type: FieldType | None = None):
+        """The basis of kernels between two types, on points."""
+        return self.basis.for_types(in_type, out_type, attr_type,
+                                    **self._read(self.basis.for_types))
+
+    def for_stencil(self, in_type: FieldType, out_type: FieldType,
+                    kernel_size):
+        """The basis of kernels between two types, on a lattice."""
+        return self.basis.for_stencil(in_type, out_type, kernel_size,
+                                      **self._read(self.basis.for_stencil))
+
+    def _read(self, build) -> dict:
+        """The options, if this way of building takes them."""
+        known = {**self.basis.settings(), **keywords(build)}
+        for name, _ in self.options:
+            if name not in known:
+                raise TypeError(f"Expected options of {build.__qualname__}, "
+                                f"{sorted(known)} (got '{name}')")
+        return dict(self.options)
+
+    def __repr__(self) -> str:
+        options = ', '.join(f'{k}={v!r}' for k, v in self.options)
+        return f'{self.basis.__name__}.spec({options})'
+
+
+def read_spec(kernel, **options) -> BasisSpec:
+    """A specification, or the name of a basis with options.
+
+    Raises:
+        ValueError: If there is no basis of that name.
+        TypeError: If it is neither, or options come with a specification.
+    """
+    if isinstance(kernel, BasisSpec):
+        if options:
+            raise TypeError(f'Expected the options of a basis inside of its '
+                            f'specification, {kernel} (got {sorted(options)}'
+                            f', too)')
+        return kernel
+    if not isinstance(kernel, str):
+        raise TypeError(f"Expected 'kernel' to be one of {sorted(NAMED)} or "
+                        f"a BasisSpec, such as ImplicitBasis.spec(hidden=8) "
+                        f"(got {checks.show(kernel)})")
+    checks.choice('kernel', kernel, tuple(sorted(NAMED)))
+    return NAMED[kernel].spec(**options)
+
+
+def keywords(function) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function."""
+    return {name: p for name, p in
+            inspect.signature(function).parameters.items()
+            if p.kind is p.KEYWORD_ONLY}
+
+
+def takes_options_of(basis: type):
+    """Shows the options of a basis in the signature of a layer that hands
+    them on, for :func:`help` and editors.
+    """
+    def decorate(cls):
+        own = inspect.signature(cls.__init__).parameters
+        above = inspect.signature(cls.__mro__[1].__init__).parameters
+        merged = {k: p for k, p in own.items()
+                  if k != 'self' and p.kind is not p.VAR_KEYWORD}
+        for source in (basis.settings(), above):
+            for name, p in source.items():
+                if name not in merged and p.default is not p.empty:
+                    merged[name] = p.replace(kind=p.KEYWORD_ONLY)
+        merged.update({k: p for k, p in above.items()
+                       if p.kind is p.VAR_KEYWORD})
+        cls.__signature__ = inspect.Signature([*merged.values()])
+        return cls
+
+    return decorate
