@@ -10,7 +10,8 @@ from torch_geometric.nn import global_mean_pool
 from .. import checks
 from ..graph.points.batch import read_batch
 from ..graph.points.hierarchy import SAMPLING, Level, hierarchy, read_ratios
-from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+from ..nn import SteerableConv
+from ..nn.kernel import BasisSpec
 from ..nn.pointwise import (
     FieldBatchNorm,
     InvariantReadout,
@@ -23,16 +24,16 @@ from ..nn.pool.interpolate import interpolate
 from ..ops.precision import at_least_float32
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
-from .qm9 import KERNELS, MOST
+from .kernels import read_kernel
+from .qm9 import MOST
 
 
 class _Encoder(torch.nn.Module):
     """Convolutions from each resolution of a cloud to the next."""
     def __init__(self, group, in_type, last_type, channels, max_degree,
-                 ratios, k, num_points, kernel, hidden, kernel_layers,
-                 kernel_degree, activation, sampling):
+                 ratios, k, num_points, kernel, activation, sampling):
         super().__init__()
-        checks.choice('kernel', kernel, KERNELS)
+        spec = read_kernel(kernel, hidden=8)
         self.ratios = read_ratios(ratios)
         if not self.ratios:
             raise ValueError("Expected 'ratios' to be numbers in (0, 1], one "
@@ -55,17 +56,10 @@ class _Encoder(torch.nn.Module):
             # k of so many points on a surface of area 4, in the unit ball.
             reach = (4 * k / (torch.pi * points))**0.5
             points *= ratio
-            options = dict(num_neighbors=k, aggr='mean')
-            if kernel == 'implicit':
-                conv = ImplicitSteerableConv(
-                    self.types[i], self.types[i + 1], hidden=hidden,
-                    max_degree=(max(1, max_degree) if kernel_degree is None
-                                else kernel_degree),
-                    num_layers=kernel_layers, radius=reach / 2, **options)
-            else:
-                conv = HarmonicSteerableConv(
-                    self.types[i], self.types[i + 1], radius=reach,
-                    **options)
+            radius = reach if spec.basis.spans_neighbors else reach / 2
+            conv = SteerableConv(self.types[i], self.types[i + 1],
+                                 spec.with_defaults(radius=radius),
+                                 num_neighbors=k, aggr='mean')
             self.convs.append(conv)
             self.norms.append(FieldBatchNorm(self.types[i + 1]))
             self.acts.append(build_activation(activation, self.types[i + 1]))
@@ -154,14 +148,12 @@ class ModelNetClassifier(torch.nn.Module):
         k (int, optional): The number of neighbours. (default: :obj:`15`)
         num_points (int, optional): Typical points of a cloud in the unit
             ball: sets the size of the kernels. (default: :obj:`1024`)
-        kernel (str, optional): :obj:`"implicit"` or :obj:`"harmonic"`.
+        kernel (str or BasisSpec, optional): The basis of the kernels:
+            :obj:`"implicit"`, here with 8 channels and 2 layers,
+            :obj:`"harmonic"`, or a specification, such as
+            :obj:`ImplicitBasis.spec(hidden=16, max_degree=4)`; with a degree
+            of :math:`2 L` no kernel between the fields is left out.
             (default: :obj:`"implicit"`)
-        hidden (int, optional): Channels of the kernel network.
-            (default: :obj:`8`)
-        kernel_layers (int, optional): Its linear layers.
-            (default: :obj:`2`)
-        kernel_degree (int, optional): Its band-limit; with :math:`2 L` no
-            kernel between the fields is left out. (default: :math:`L`)
         invariants (int, optional): Of the last convolution.
             (default: :obj:`128`)
         mlp (int, optional): The width of the MLP. (default: :obj:`128`)
@@ -188,9 +180,8 @@ class ModelNetClassifier(torch.nn.Module):
                  group: Group | str = 'SO(2)xM', channels: int = 16,
                  max_degree: int = 2,
                  ratios: Sequence[float] = (0.5, 0.5, 0.5, 0.5), k: int = 15,
-                 num_points: int = 1024, kernel: str = 'implicit',
-                 hidden: int = 8, kernel_layers: int = 2,
-                 kernel_degree: int | None = None, invariants: int = 128,
+                 num_points: int = 1024,
+                 kernel: str | BasisSpec = 'implicit', invariants: int = 128,
                  mlp: int = 128, dropout: float = 0.3,
                  activation=QuotientELU, sampling: str = 'random'):
         super().__init__()
@@ -198,8 +189,7 @@ class ModelNetClassifier(torch.nn.Module):
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         last = FieldType([(invariants, '0e')], group)
         self.encoder = _Encoder(group, in_type, last, channels, max_degree,
-                                ratios, k, num_points, kernel, hidden,
-                                kernel_layers, kernel_degree, activation,
+                                ratios, k, num_points, kernel, activation,
                                 sampling)
         widths, layers = [invariants, mlp, mlp], []
         for before, after in zip(widths, widths[1:]):
@@ -244,9 +234,8 @@ class ModelNetSegmenter(torch.nn.Module):
         num_classes (int): The number of classes.
         in_type (FieldType, optional): The type of further input features.
             (default: :obj:`None`)
-        group, channels, max_degree, ratios, k, num_points, kernel, hidden,
-            kernel_layers, kernel_degree, mlp, dropout, activation, sampling:
-            See :class:`ModelNetClassifier`.
+        group, channels, max_degree, ratios, k, num_points, kernel, mlp,
+            dropout, activation, sampling: See :class:`ModelNetClassifier`.
 
     Shapes:
         - **input:** as :class:`ModelNetClassifier`
@@ -260,16 +249,14 @@ class ModelNetSegmenter(torch.nn.Module):
                  group: Group | str = 'SO(2)xM', channels: int = 16,
                  max_degree: int = 2,
                  ratios: Sequence[float] = (1., 0.5, 0.5), k: int = 15,
-                 num_points: int = 1024, kernel: str = 'implicit',
-                 hidden: int = 8, kernel_layers: int = 2,
-                 kernel_degree: int | None = None, mlp: int = 64,
+                 num_points: int = 1024,
+                 kernel: str | BasisSpec = 'implicit', mlp: int = 64,
                  dropout: float = 0.3, activation=NormGate,
                  sampling: str = 'random'):
         super().__init__()
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         self.encoder = _Encoder(group, in_type, None, channels, max_degree,
-                                ratios, k, num_points, kernel, hidden,
-                                kernel_layers, kernel_degree, activation,
+                                ratios, k, num_points, kernel, activation,
                                 sampling)
         types = self.encoder.types
         self.mixes = torch.nn.ModuleList()

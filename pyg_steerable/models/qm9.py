@@ -7,13 +7,13 @@ from torch_geometric.nn import global_add_pool, global_mean_pool
 
 from .. import checks
 from ..graph.points.batch import read_batch
-from ..nn import HarmonicSteerableConv, ImplicitSteerableConv
+from ..nn import SteerableConv
+from ..nn.kernel import BasisSpec
 from ..nn.pointwise import FieldBatchNorm, Linear, NormGate
 from ..nn.pointwise.activation import build_activation
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
-
-KERNELS = ('implicit', 'harmonic')
+from .kernels import read_kernel
 
 #: Wider or deeper networks are a mistake that would fill the memory.
 MOST = 2**14
@@ -86,14 +86,12 @@ class QM9Net(torch.nn.Module):
         blocks (int, optional): Residual blocks. (default: :obj:`4`)
         invariants (int, optional): Invariants of the last convolution and
             the width of the MLP. (default: :obj:`32`)
-        kernel (str, optional): :obj:`"implicit"` or :obj:`"harmonic"`, which
-            takes no features. (default: :obj:`"implicit"`)
-        hidden (int, optional): Channels of the kernel network.
-            (default: :obj:`8`)
-        kernel_layers (int, optional): Its linear layers.
-            (default: :obj:`3`)
-        kernel_degree (int, optional): Its band-limit; with :math:`2 L` no
-            kernel between the fields is left out. (default: :math:`L`)
+        kernel (str or BasisSpec, optional): The basis of the kernels:
+            :obj:`"implicit"`, here with 8 channels and 3 layers,
+            :obj:`"harmonic"`, which takes no features, or a specification,
+            such as :obj:`ImplicitBasis.spec(hidden=16, max_degree=2)`; with a
+            degree of :math:`2 L` no kernel between the fields is left out.
+            (default: :obj:`"implicit"`)
         radius (float, optional): The unit of length in Angstrom, or the last
             shell of the harmonic kernel. (default: :obj:`1.2` for implicit
             and :obj:`1.6` for harmonic kernels: covalent bonds)
@@ -103,7 +101,8 @@ class QM9Net(torch.nn.Module):
             :obj:`"sum"` of atoms behind it, for extensive properties.
             (default: :obj:`"mean"`)
         activation (callable, optional): Builds an activation from a
-            :class:`FieldType`, for the layers and the kernels.
+            :class:`FieldType`, for the layers and for kernels that are given
+            by name.
             (default: :class:`~pyg_steerable.nn.NormGate`)
 
     Shapes:
@@ -121,13 +120,13 @@ class QM9Net(torch.nn.Module):
     def __init__(self, in_dim: int = 5, edge_dim: int = 0, atom_dim: int = 0,
                  *, group: Group | str = 'O(3)', channels: int = 8,
                  max_degree: int = 1, blocks: int = 4, invariants: int = 32,
-                 kernel: str = 'implicit', hidden: int = 8,
-                 kernel_layers: int = 3, kernel_degree: int | None = None,
+                 kernel: str | BasisSpec = 'implicit',
                  radius: float | None = None,
                  num_neighbors: float = 2., pool: str = 'mean',
                  activation=NormGate):
         super().__init__()
-        checks.choice('kernel', kernel, KERNELS)
+        spec = read_kernel(kernel, hidden=8, num_layers=3,
+                           activation=activation)
         in_dim = checks.integer('in_dim', in_dim, 1, MOST)
         edge_dim = checks.integer('edge_dim', edge_dim, 0, MOST)
         atom_dim = checks.integer('atom_dim', atom_dim, 0, MOST)
@@ -136,11 +135,8 @@ class QM9Net(torch.nn.Module):
         invariants = checks.integer('invariants', invariants, 1, MOST)
         num_neighbors = checks.scale('num_neighbors', num_neighbors)
         if radius is None:
-            radius = 1.6 if kernel == 'harmonic' else 1.2
-        if kernel == 'harmonic' and (edge_dim or atom_dim):
-            raise ValueError("Expected no features in a harmonic kernel (got "
-                             f"edge_dim={edge_dim}, atom_dim={atom_dim}). "
-                             "Use kernel='implicit'")
+            radius = 1.6 if spec.basis.spans_neighbors else 1.2
+        spec = spec.with_defaults(radius=radius)
         if atom_dim not in (0, in_dim):
             raise ValueError(f"Expected 'atom_dim' to be 0 or {in_dim}, the "
                              f"width of the atoms (got {atom_dim})")
@@ -152,17 +148,12 @@ class QM9Net(torch.nn.Module):
             return FieldType([(n, '0e')], group)
 
         def build_conv(in_type, out_type):
-            if kernel == 'harmonic':
-                return HarmonicSteerableConv(in_type, out_type,
-                                             radius=radius,
-                                             num_neighbors=num_neighbors)
-            return ImplicitSteerableConv(
-                in_type, out_type, scalars(edge_dim) if edge_dim else None,
-                scalars(atom_dim) if atom_dim else None, hidden=hidden,
-                max_degree=kernel_degree,
-                num_layers=kernel_layers, radius=radius,
+            return SteerableConv(
+                in_type, out_type, spec,
+                scalars(edge_dim) if edge_dim else None,
+                scalars(atom_dim) if atom_dim else None,
                 num_neighbors=num_neighbors + bool(atom_dim),
-                root_weight=not atom_dim, activation=activation)
+                root_weight=not atom_dim)
 
         hidden_type = FieldType.sphere(channels, max_degree, group)
         self.embedding = Linear(scalars(in_dim), scalars(channels))
