@@ -337,7 +337,8 @@ def test_folded_norm(bias, training, normalization):
     for y in (out, expected):
         x.grad = None
         (y**3).sum().backward()
-        grads = (x.grad, (conv if y is out else plain).kernel.product.weight.grad)
+        grads = (x.grad,
+                 (conv if y is out else plain).kernel.product.weight.grad)
         if y is out:
             ours = grads
     for mine, theirs in zip(ours, grads):

@@ -107,15 +107,29 @@ class SteerableBasis(ConstantModule):
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
-        value = torch.tensor(checks.scale('radius', radius),
-                             dtype=torch.float64, device='cpu')
-        if 'radius' in self._buffers:
-            self._exact['radius'] = value
-            self.radius.fill_(value.item())
+        self.set_length('radius', radius)
+
+    def set_length(self, name: str, value: float) -> None:
+        """Sets a positive number that says where the basis is large: a buffer
+        that is saved, so that a kernel stays what it was in other layers.
+        """
+        exact = torch.tensor(checks.scale(name, value), dtype=torch.float64,
+                             device='cpu')
+        if name in self._buffers:
+            self._exact[name] = exact
+            self._buffers[name].fill_(exact.item())
         else:
-            self.__dict__.pop('radius', None)  # a plain number
-            self.keep_in_full('radius')
-            self.register_constant('radius', value, persistent=True)
+            self.__dict__.pop(name, None)  # a plain number
+            self.keep_in_full(name)
+            self.register_constant(name, exact, persistent=True)
+
+    @property
+    def lengths(self) -> dict[str, Tensor]:
+        """The float64 originals of all lengths. They are replaced, never
+        changed.
+        """
+        return {name: value for name, value in self._exact.items()
+                if name not in self._non_persistent_buffers_set}
 
     def fit_radius(self, distance: Tensor) -> Tensor:
         """The radius that suits some distances of neighbours: their root
@@ -126,16 +140,19 @@ class SteerableBasis(ConstantModule):
         return distance.square().mean().sqrt()
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        saved = prefix + 'radius' in state_dict  # once it was not
-        if 'radius' in self._buffers and not saved:
-            state_dict[prefix + 'radius'] = self._exact['radius']
+        # Files of old versions do not hold all of them.
+        saved = [n for n in self.lengths if prefix + n in state_dict]
+        for name, exact in self.lengths.items():
+            state_dict.setdefault(prefix + name, exact)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if saved and not self.radius.is_meta:
-            loaded = self.radius.detach().to('cpu', torch.float64)
-            known = self._exact['radius']
+        for name in saved:
+            buffer, known = self._buffers[name], self._exact[name]
+            if buffer.is_meta:
+                continue
+            loaded = buffer.detach().to('cpu', torch.float64)
             # What a file of float32 says may be this number, rounded.
-            if known.to(self.radius.dtype).double() != loaded:
-                self._exact['radius'] = loaded
+            if known.to(buffer.dtype).double() != loaded:
+                self._exact[name] = loaded
 
     def reset_parameters(self):
         """Draws learned parts again."""

@@ -89,9 +89,8 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
             for m, b in enumerate(band_limit)]
         # In units of the radius, where a single shell sits.
         self.spacing = 1 / max(1, shells - 1)
-        self.sigma = checks.scale('sigma', sigma)
-        self.softening = checks.scale('softening', softening)
-        self.reach = 1 + 2.5 * self.sigma * self.spacing
+        self.set_length('sigma', sigma)
+        self.set_length('softening', softening)
         centres = torch.linspace(0 if shells > 1 else 1, 1, shells,
                                  dtype=torch.float64, device='cpu')
         self.keep_in_full('centres')
@@ -107,6 +106,11 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
         self.field_type = FieldType(blocks, group)
         self.attr_type = FieldType([], group)
         self._degrees = list(range(max(self.band_limit) + 1))
+
+    @property
+    def reach(self) -> Tensor:
+        """Where the last shell ends, in units of the radius."""
+        return 1 + 2.5 * self.sigma * self.spacing
 
     @classmethod
     def for_types(cls, in_type: FieldType, out_type: FieldType,

@@ -112,7 +112,7 @@ class LatticeKernel(Kernel):
         self.is_fixed = not [*basis.parameters()]
         self.is_kept = self.is_fixed and (len(positions) * per_offset
                                           <= _KEEP)
-        self._kept_for: tuple | None = None  # radius of the kept elements
+        self._kept_for: dict | None = None  # lengths of the kept elements
         self.reset_parameters()
 
     def _pairs(self) -> list[_Pair]:
@@ -209,11 +209,11 @@ class LatticeKernel(Kernel):
         """
         if not self.is_kept:
             return self._sample()
-        # Radii are replaced, never changed. (Compilers need not look.)
-        if not torch.compiler.is_compiling() and (
-                self._kept_for is None or
-                self._kept_for[0] is not self.basis._exact.get('radius')):
-            self._keep()
+        if not torch.compiler.is_compiling():  # which takes what is there
+            lengths = self.basis.lengths
+            if self._kept_for is None or any(
+                    self._kept_for[n] is not lengths[n] for n in lengths):
+                self._keep()
         return [getattr(self, f'E{i}') for i in range(len(self.pairs))]
 
     @torch.no_grad()
@@ -230,7 +230,7 @@ class LatticeKernel(Kernel):
             self.register_constant(name, E)
             self._buffers[name] = E.to(
                 like.device, self._dtype(name, like.dtype), copy=True)
-        self._kept_for = (self.basis._exact.get('radius'), )
+        self._kept_for = self.basis.lengths
 
     def _sample(self) -> list[Tensor]:
         h, bases = self.basis(self.positions), self.product.bases
