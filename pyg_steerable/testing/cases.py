@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,23 +13,9 @@ from ..nn import LatticeBlock, LatticeSteerableConv
 from ..nn.pointwise.dropout import LatticeDropout
 from ..nn.pointwise.gates import LatticeGate
 from ..symmetry.fields import FieldType
+from ..symmetry.grid import Voxels, cube_symmetries
 
 _NODES, _EDGES = 10, 40
-
-
-class Voxels(NamedTuple):
-    """The type of fields on a grid, [B, d, D, H, W], with axes *(z, y, x)*:
-    only the symmetries of the cube act on them.
-    """
-    field_type: FieldType
-
-    def act(self, x: Tensor, R: Tensor) -> Tensor:
-        """The fields turned, and the grid about its centre."""
-        x = self.field_type.act(x.movedim(1, -1), R).movedim(-1, 1)
-        # Axis a of x, y, z is axis 4 - a of the tensor.
-        source = R.abs().argmax(dim=1).tolist()
-        x = x.permute(0, 1, *(4 - source[2 - k] for k in range(3)))
-        return x.flip([4 - a for a in range(3) if R[a].sum() < 0])
 
 
 class Case(NamedTuple):
@@ -157,16 +142,6 @@ def _pointwise(module) -> Case:
             f"'in_type' and 'out_type' of its own (got "
             f"{type(module).__name__})")
     return Case(module, None, (in_type, ), (out_type, ))
-
-
-def cube_symmetries() -> Tensor:
-    """The 48 matrices that permute and flip the axes of a grid, float64."""
-    signs = torch.tensor(list(itertools.product([1., -1.], repeat=3)),
-                         dtype=torch.float64, device='cpu')
-    eye = torch.eye(3, dtype=torch.float64, device='cpu')
-    axes = torch.stack([eye[list(order)]
-                        for order in itertools.permutations(range(3))])
-    return (signs[:, None, :, None] * axes).flatten(0, 1)
 
 
 def _on_grid(module, conv, generator) -> Case:
