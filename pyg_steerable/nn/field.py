@@ -35,6 +35,11 @@ class Example(NamedTuple):
     out_types: tuple
     allowed: Tensor | None = None
 
+    def beside(self, *inputs) -> Example:
+        """With further arguments, which the group leaves alone."""
+        return self._replace(inputs=self.inputs + inputs,
+                             in_types=self.in_types + len(inputs) * (None, ))
+
 
 class FieldModule(ConstantModule):
     r"""A module that maps fields of one type to fields of another one and
@@ -136,7 +141,8 @@ class FieldModule(ConstantModule):
         """Random input with its types, float64 on the CPU. By default rows
         of fields, or the smallest cube of voxels that fits.
         """
-        in_type, out_type = self.in_type or ANY, self.out_type or ANY
+        in_type, out_type = (ANY if t is None else t
+                             for t in (self.in_type, self.out_type))
         if self.channel_axis == -1:
             return Example((random_fields(in_type, generator), ),
                            (in_type, ), (out_type, ))
@@ -167,3 +173,22 @@ def random_positions(generator: torch.Generator, rows: int = ROWS) -> Tensor:
     """Normal points in space, [N, 3]."""
     return torch.randn(rows, 3, generator=generator, dtype=torch.float64,
                        device='cpu')
+
+
+def strided_grid(grid: Grid, kernel_size, stride, padding) -> Grid | None:
+    """The grid of the output of a stencil, for
+    :meth:`FieldModule.grid_after`; numbers may be triples.
+    """
+    out = []
+    for n, *numbers in zip(grid, *map(_triple, (kernel_size, stride,
+                                                padding))):
+        size, step, zeros = numbers
+        steps, left = divmod(n + 2 * zeros - size, step)
+        if n < size or left:
+            return None
+        out.append(steps + 1)
+    return tuple(out)
+
+
+def _triple(number) -> Grid:
+    return number if isinstance(number, tuple) else 3 * (number, )

@@ -15,7 +15,9 @@ from ...graph.lattice.data import NUMBERS, LatticeData, check_lattice
 from ...graph.lattice.stencil import check_fits, check_stencil
 from ...ops.lattice import lattice_conv
 from ...ops.precision import as_weights
-from ...symmetry.fields import FieldType, check_same_group
+from ...symmetry.fields import FieldType
+from ...symmetry.grid import box_symmetries
+from ..field import FieldModule, Grid, strided_grid
 from ..kernel import (
     ImplicitBasis,
     LatticeKernel,
@@ -40,7 +42,7 @@ def _one_more(x: Tensor, dim: int) -> Tensor:
     return torch.cat([x, x.new_zeros(shape)], dim)
 
 
-class LatticeSteerableConv(MessagePassing):
+class LatticeSteerableConv(MessagePassing, FieldModule):
     r"""The steerable convolution on voxels from the `"3D Steerable CNNs:
     Learning Rotationally Equivariant Features in Volumetric Data"
     <https://arxiv.org/abs/1807.02547>`_ paper, for any closed subgroup of
@@ -112,6 +114,7 @@ class LatticeSteerableConv(MessagePassing):
             or larger than the grid, or shapes or the graph's stencil do not
             fit.
     """
+    channel_axis = 1
     propagate_type = {
         'x': OptPairTensor,
         'edge_offset': Tensor,
@@ -127,9 +130,7 @@ class LatticeSteerableConv(MessagePassing):
         super().__init__(aggr='sum')
         # As in SteerableConv.
         type(self)._orig_propagate = MessagePassing.propagate
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = FieldType.wrap(out_type)
-        check_same_group(self.in_type, self.out_type)
+        self.set_types(in_type, out_type)
         self.kernel_size, self.stride, self.padding, self.spacing = (
             check_stencil(kernel_size, stride, padding, spacing))
         self.root_weight = checks.flag('root_weight', root_weight)
@@ -318,6 +319,13 @@ class LatticeSteerableConv(MessagePassing):
 
     def _check_fits(self, x: Tensor) -> None:
         check_fits(self.kernel_size, x.shape[2:])
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return strided_grid(grid, self.kernel_size, self.stride, self.padding)
+
+    def symmetries(self) -> Tensor:
+        """Axes may change places where their voxels are as far apart."""
+        return box_symmetries(self.spacing)
 
     @torch.no_grad()
     def to_conv3d(self) -> torch.nn.Conv3d:

@@ -20,6 +20,13 @@ from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
 from ...symmetry.intertwiners import linear_basis
+from ..field import (
+    ROWS,
+    Example,
+    FieldModule,
+    random_fields,
+    random_positions,
+)
 from ..kernel import SteerableBasis
 from ..kernel.kernel import SteerableKernel
 from ..pointwise.linear import LinearTerm
@@ -36,7 +43,7 @@ def read_type(name: str, field_type, group: Group | str | None) -> FieldType:
     return field_type
 
 
-class SteerableConv(MessagePassing):
+class SteerableConv(MessagePassing, FieldModule):
     r"""The steerable point convolution from the `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
     <https://arxiv.org/abs/2212.06096>`_ paper (eq. 13), with any steerable
@@ -170,8 +177,8 @@ class SteerableConv(MessagePassing):
         # Explainers switch to this. PyG takes the class's attribute, which is
         # a base class's template if one of that was built before.
         type(self)._orig_propagate = MessagePassing.propagate
-        self.in_type = read_type('in_type', in_type, group)
-        self.out_type = read_type('out_type', out_type, group)
+        self.set_types(read_type('in_type', in_type, group),
+                       read_type('out_type', out_type, group))
         none = FieldType([], self.in_type.group)
         self.edge_type = (none if edge_type is None else
                           read_type('edge_type', edge_type, group))
@@ -298,6 +305,23 @@ class SteerableConv(MessagePassing):
                     0, dst, out.new_ones(1).expand(dst.shape[0]))
                 out = out / count.clamp(min=1).view(-1, 1)
         return out
+
+    def example(self, generator: torch.Generator) -> Example:
+        """A random graph, with attributes if the layer takes them."""
+        edge_index = torch.randint(ROWS, (2, 4 * ROWS), generator=generator,
+                                   device='cpu')
+        positions = random_positions(generator)
+        edge_type, node_type = (t if t.dim else None
+                                for t in (self.edge_type, self.node_type))
+        edge_attr = edge_type and random_fields(edge_type, generator,
+                                                edge_index.shape[1])
+        node_attr = node_type and random_fields(node_type, generator)
+        return Example(
+            (random_fields(self.in_type, generator),
+             float(self.kernel.basis.radius) * positions, edge_index,
+             edge_attr, None, None, node_attr),
+            (self.in_type, 'pos', None, edge_type, None, None, node_type),
+            (self.out_type, ))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -15,11 +15,12 @@ from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
 from ...symmetry.intertwiners import bilinear_basis
 from ...symmetry.representations import MAX_DEGREE
-from ..constants import ConstantModule
+from ..field import Example, FieldModule
 from ..pointwise import FieldBatchNorm
 from ..reach import MAX_MAP
 from .basis import SteerableBasis
 from .harmonic import HarmonicBasis
+from .kernel import Matrices
 
 #: The highest degree on the shell of radius m > 0, see lattice_harmonics.
 CUTOFFS = {
@@ -107,7 +108,7 @@ class _Pair(NamedTuple):
         return self.mw * self.mv * self.n
 
 
-class LatticeKernel(ConstantModule):
+class LatticeKernel(FieldModule):
     r"""A G-steerable kernel at the :math:`K` offsets of a stencil,
 
     .. math::
@@ -135,14 +136,17 @@ class LatticeKernel(ConstantModule):
         ValueError: If the basis takes attributes, the types belong to
             different groups, or the kernel would be too large.
     """
+    maps = ('weight', )
+
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, positions: Tensor, gain: float = 1.):
         super().__init__()
         if not isinstance(basis, SteerableBasis):
             raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
                             f"{checks.show(basis)})")
-        in_type, out_type = FieldType.wrap(in_type), FieldType.wrap(out_type)
-        check_same_group(basis.field_type, in_type, out_type)
+        self.set_types(in_type, out_type)
+        in_type, out_type = self.in_type, self.out_type
+        check_same_group(basis.field_type, in_type)
         checks.positions('positions', positions)
         checks.has_values('positions', positions, 'the sampled basis')
         gain = checks.scale('gain', gain)
@@ -154,7 +158,6 @@ class LatticeKernel(ConstantModule):
         for module in basis.modules():  # which sees the same points always
             if isinstance(module, FieldBatchNorm):
                 module.freeze()
-        self.in_type, self.out_type = in_type, out_type
         self.register_constant('positions', positions)
         known: dict[tuple, str] = {}  # the maps of each three reps
         self.pairs = [self._pair(w, v, known) for w in out_type.blocks
@@ -301,6 +304,11 @@ class LatticeKernel(ConstantModule):
               :math:`[K, d_{out}, d_{in}]`
         """
         return self.sampled(positions).permute(2, 0, 1)
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Offsets anywhere, and matrices between fields."""
+        return self.basis.example(generator)._replace(
+            out_types=(Matrices(self.in_type, self.out_type), ))
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.basis}, {self.in_type} -> '
