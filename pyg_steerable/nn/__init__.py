@@ -9,6 +9,7 @@ from .conv.lattice import LatticeSteerableConv
 from .conv.lattice_norm import LatticeNormConv
 from .conv.lattice_transpose import LatticeSteerableConvTranspose
 from .conv.steerable import SteerableConv
+from .field import FieldModule
 from .param_groups import param_groups
 from .pointwise import (
     Bilinear,
@@ -30,6 +31,7 @@ from .pool.lattice import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass
 from .pool.norm_max import NormMaxPool, norm_max_pool
 
 __all__ = [
+    'FieldModule',
     'SteerableConv',
     'ImplicitSteerableConv',
     'HarmonicSteerableConv',

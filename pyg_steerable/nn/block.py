@@ -11,23 +11,15 @@ from ..graph.lattice.data import LatticeData
 from ..symmetry.fields import FieldType
 from .conv.lattice import LatticeSteerableConv
 from .conv.lattice_norm import LatticeNormConv
-from .pointwise.activation import build_activation
+from .field import FieldModule, Grid
+from .pointwise.activation import activation_input, build_activation
+from .pointwise.axis import on_axis
 from .pointwise.dropout import LatticeDropout
 from .pointwise.gates import LatticeGate
 from .pool.lattice import LatticeLowPass
 
 
-class _ChannelsFirst(torch.nn.Module):
-    """A layer of the last dimension, applied to the second one."""
-    def __init__(self, layer: torch.nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class LatticeBlock(torch.nn.Module):
+class LatticeBlock(FieldModule):
     r"""One layer of a network on voxels: batch norm *(optional)*,
     convolution, activation, dropout *(optional)*. The convolution also makes
     the gates, where the activation has any.
@@ -59,18 +51,18 @@ class LatticeBlock(torch.nn.Module):
     Shapes:
         - See :class:`LatticeSteerableConv`.
     """
+    channel_axis = 1
+
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  kernel_size: int = 5, *, activation=LatticeGate,
                  norm: bool = False, dropout: float = 0., **kwargs):
         super().__init__()
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = conv_type = FieldType.wrap(out_type)
-        self.act = None
+        self.set_types(in_type, out_type)
+        conv_type, self.act = self.out_type, None
         if activation is not None:
-            self.act = build_activation(activation, self.out_type)
-            conv_type = getattr(self.act, 'in_type', self.out_type)
-            if not isinstance(self.act, LatticeGate):
-                self.act = _ChannelsFirst(self.act)
+            act = build_activation(activation, self.out_type)
+            conv_type = activation_input(act, self.out_type)
+            self.act = on_axis(act, self.channel_axis)
         kwargs.setdefault('bias', activation is not None)
         norm = checks.flag('norm', norm)
         build = LatticeNormConv if norm else LatticeSteerableConv
@@ -79,9 +71,9 @@ class LatticeBlock(torch.nn.Module):
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the block."""
-        for module in (self.conv, getattr(self.act, 'layer', None)):
-            if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()
+        self.conv.reset_parameters()
+        if hasattr(self.act, 'reset_parameters'):
+            self.act.reset_parameters()
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
@@ -89,6 +81,12 @@ class LatticeBlock(torch.nn.Module):
         if self.act is not None:
             out = self.act(out)
         return self.dropout(out, lattice)
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return self.conv.grid_after(grid)
+
+    def symmetries(self) -> Tensor:
+        return self.conv.symmetries()
 
 
 def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,

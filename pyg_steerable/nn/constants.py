@@ -5,8 +5,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .. import checks
-
 
 class ConstantModule(torch.nn.Module):
     """A module whose constants stay exact.
@@ -49,16 +47,6 @@ class ConstantModule(torch.nn.Module):
         """The dtype of a buffer in a module of a dtype."""
         lowered = name in self._kept and dtype.itemsize < 4
         return torch.float32 if lowered else dtype
-
-    def check_fields(self, field_type, x: Tensor, name: str = 'x') -> None:
-        """Raises an error unless :obj:`x` holds fields of this type where
-        the module is.
-        """
-        field_type.check(x, name)
-        for own in (*self._buffers.values(), *self._parameters.values()):
-            if own is not None:
-                checks.same_device(**{name: x, type(self).__name__: own})
-                break
 
     def register_weights(self, name: str, size: int) -> None:
         """Adds a parameter of that many numbers, or :obj:`None` if there are

@@ -5,10 +5,8 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from .. import checks
-from .pointwise import Bilinear, Linear
+from .field import FieldModule
 
-#: Layers whose flat vectors of weights are maps.
-_MAPS = (Linear, Bilinear)
 _NORMS = (torch.nn.modules.batchnorm._NormBase, torch.nn.LayerNorm,
           torch.nn.GroupNorm, torch.nn.LocalResponseNorm)
 
@@ -26,8 +24,9 @@ def param_groups(model: torch.nn.Module, weight_decay: float = 0.01
     The weights of equivariant maps are stored as one vector for each layer,
     as each path has a matrix of its own shape. Rules that go by the number
     of dimensions (decay for matrices only) take them for biases; this
-    function goes by the layers. Of PyTorch's and other modules, parameters
-    of two or more dimensions decay, but for biases and norms.
+    function goes by what layers say (:obj:`FieldModule.maps`). Of all other
+    parameters those of two or more dimensions decay, but for biases and
+    norms.
 
     Optimisers that orthogonalise matrices, such as :class:`torch.optim.Muon`,
     are for none of the vectors: give them to another one.
@@ -69,7 +68,7 @@ def _decays(module: torch.nn.Module, name: str,
             parameter: torch.Tensor) -> bool:
     if 'bias' in name.split('_'):
         return False
-    if isinstance(module, _MAPS):
+    if isinstance(module, FieldModule) and name in module.maps:
         return True
     is_norm = isinstance(module, _NORMS) or 'Norm' in type(module).__name__
     return parameter.dim() > 1 and not is_norm

@@ -207,14 +207,16 @@ class FieldType:
             out.append((block @ D.mT).flatten(-2))
         return torch.cat(out, dim=-1) if out else x.clone()
 
-    def check(self, x: Tensor, name: str) -> None:
+    def check(self, x: Tensor, name: str, axis: int = -1) -> None:
         """Raises a TypeError unless :obj:`x` is a dense tensor of floating
-        numbers, and a ValueError unless it has the width of the type.
+        numbers, and a ValueError unless it has the width of the type along
+        an axis, the last dimension or the second one.
         """
         checks.tensor(name, x, what='a tensor of fields')
-        if x.dim() == 0 or x.shape[-1] != self.dim:
+        if not -x.dim() <= axis < x.dim() or x.shape[axis] != self.dim:
+            where = 'last' if axis == -1 else 'second'
             raise ValueError(f"Expected '{name}' to hold fields of type "
-                             f"{self}, i.e. {self.dim} numbers in its last "
+                             f"{self}, i.e. {self.dim} numbers in its {where} "
                              f"dimension (got shape {list(x.shape)})")
 
     # Values ################################################################

@@ -7,8 +7,9 @@ r"""Measuring equivariance, and a battery of tests to inherit from.
     assert_equivariant(conv)                # under the group of its types
     equivariance_error(conv, 'O(3)')        # is it more symmetric than that?
 """
+from ..symmetry.grid import Voxels, cube_symmetries
 from .battery import EquivariantLayerTests
-from .cases import Case, Voxels, cube_symmetries, make_case
+from .cases import Case, make_case
 from .equivariance import TOLERANCE, assert_equivariant, equivariance_error
 
 __all__ = [

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,27 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..nn import LatticeBlock, LatticeSteerableConv
-from ..nn.pointwise.dropout import LatticeDropout
-from ..nn.pointwise.gates import LatticeGate
+from ..nn.chain import as_field_module
+from ..nn.field import FieldModule, random_fields, random_positions
 from ..symmetry.fields import FieldType
-
-_NODES, _EDGES = 10, 40
-
-
-class Voxels(NamedTuple):
-    """The type of fields on a grid, [B, d, D, H, W], with axes *(z, y, x)*:
-    only the symmetries of the cube act on them.
-    """
-    field_type: FieldType
-
-    def act(self, x: Tensor, R: Tensor) -> Tensor:
-        """The fields turned, and the grid about its centre."""
-        x = self.field_type.act(x.movedim(1, -1), R).movedim(-1, 1)
-        # Axis a of x, y, z is axis 4 - a of the tensor.
-        source = R.abs().argmax(dim=1).tolist()
-        x = x.permute(0, 1, *(4 - source[2 - k] for k in range(3)))
-        return x.flip([4 - a for a in range(3) if R[a].sum() < 0])
+from ..symmetry.grid import Voxels
 
 
 class Case(NamedTuple):
@@ -119,107 +101,26 @@ def _filled(case: Case, in_types, out_types, inputs, dtype, generator
     return Case(case.function, inputs, in_types, out_types, case.allowed)
 
 
-def _random(kind, generator, rows: int = _NODES) -> Tensor:
+def _random(kind, generator) -> Tensor:
     if kind is None:
         raise ValueError("Expected 'inputs' for arguments of type None, "
                          "which the group leaves alone (got none)")
-    if isinstance(kind, Voxels):
-        raise ValueError("Expected 'inputs' for arguments on a grid, whose "
-                         "size is not known (got none)")
-    width = kind.dim if isinstance(kind, FieldType) else 3
-    return torch.randn(rows, width, generator=generator, device='cpu',
-                       dtype=torch.float64)
+    if isinstance(kind, FieldType):
+        return random_fields(kind, generator)
+    if kind == 'pos':
+        return random_positions(generator)
+    raise ValueError("Expected 'inputs' for arguments on a grid, whose "
+                     "size is not known (got none)")
 
 
 def _known(module, generator) -> list[Case]:
-    """The types that the modules of this package name themselves."""
-    if isinstance(module, LatticeSteerableConv):
-        return [_on_grid(module, module, generator), _kernel(module.kernel)]
-    if isinstance(module, LatticeBlock):
-        return [_on_grid(module, module.conv, generator)]
-    if isinstance(module, (LatticeGate, LatticeDropout)):
-        return [_on_grid(module, None, generator)]
-    if hasattr(module, 'edge_type') and hasattr(module, 'node_type'):
-        return [_convolution(module, generator)]
-    return [_pointwise(module)]
-
-
-def _pointwise(module) -> Case:
-    one = getattr(module, 'field_type', None)
-    if hasattr(module, 'attr_type') and one is not None:  # a basis
-        vector = FieldType('1o', one.group)
-        return Case(module, None, (vector, module.attr_type), (one, ))
-    in_type = getattr(module, 'in_type', one)
-    out_type = getattr(module, 'out_type', one)
-    if in_type is None or out_type is None:
-        raise TypeError(
-            f"Expected 'in_types' and 'out_types' for a callable that has no "
-            f"'in_type' and 'out_type' of its own (got "
-            f"{type(module).__name__})")
-    return Case(module, None, (in_type, ), (out_type, ))
-
-
-def cube_symmetries() -> Tensor:
-    """The 48 matrices that permute and flip the axes of a grid, float64."""
-    signs = torch.tensor(list(itertools.product([1., -1.], repeat=3)),
-                         dtype=torch.float64, device='cpu')
-    eye = torch.eye(3, dtype=torch.float64, device='cpu')
-    axes = torch.stack([eye[list(order)]
-                        for order in itertools.permutations(range(3))])
-    return (signs[:, None, :, None] * axes).flatten(0, 1)
-
-
-def _on_grid(module, conv, generator) -> Case:
-    """Voxels of a size of which a stride keeps the centre."""
-    one = getattr(module, 'field_type', None)
-    in_type = getattr(module, 'in_type', one)
-    out_type = getattr(module, 'out_type', one)
-    size, allowed = 3, cube_symmetries()
-    if conv is not None:
-        least = conv.kernel_size - 2 * conv.padding
-        size = least + conv.stride * 2
-        while size < conv.kernel_size:
-            size += conv.stride
-        # Axes may change places where their voxels are as far apart.
-        spacing = torch.tensor(conv.spacing[::-1], dtype=torch.float64,
-                               device='cpu')
-        same = (allowed.abs() @ spacing - spacing).abs() < 1e-6 * spacing
-        allowed = allowed[same.all(1)]
-    voxels = torch.randn(1, in_type.dim, size, size, size, device='cpu',
-                         generator=generator, dtype=torch.float64)
-    return Case(module, (voxels, ), (Voxels(in_type), ), (Voxels(out_type), ),
-                allowed)
-
-
-def _kernel(kernel) -> Case:
-    """A kernel at random positions, applied to fields."""
-    def function(x, positions):
-        positions = positions * kernel.basis.radius
-        return (kernel(positions) @ x.unsqueeze(-1)).squeeze(-1)
-
-    vector = FieldType('1o', kernel.in_type.group)
-    return Case(function, None, (kernel.in_type, vector),
-                (kernel.out_type, ))
-
-
-def _convolution(conv, generator) -> Case:
-    """A random graph, with attributes if the layer takes them."""
-    edge_index = torch.randint(_NODES, (2, _EDGES), generator=generator,
-                               device='cpu')
-    edge_type, node_type = (t if t.dim else None
-                            for t in (conv.edge_type, conv.node_type))
-    inputs = (
-        _random(conv.in_type, generator),
-        conv.kernel.basis.radius * _random('pos', generator),
-        edge_index,
-        edge_type and _random(edge_type, generator, _EDGES),
-        node_type and _random(node_type, generator),
-    )
-
-    def function(x, pos, edge_index, edge_attr, node_attr):
-        return conv(x, pos, edge_index, edge_attr=edge_attr,
-                    node_attr=node_attr)
-
-    return Case(function, inputs,
-                (conv.in_type, 'pos', None, edge_type, node_type),
-                (conv.out_type, ))
+    """What the module says itself; of one on a grid, which few elements turn
+    into itself, also what those parts say that any element can act on.
+    """
+    module = as_field_module(module)
+    case = Case(module, *module.example(generator))
+    if case.allowed is None:
+        return [case]
+    parts = [Case(m, *m.example(generator)) for m in module.modules()
+             if isinstance(m, FieldModule) and m is not module]
+    return [case, *(part for part in parts if part.allowed is None)]

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group, read_matrices
-from .cases import Case, Voxels, _cases, _dtype_of
+from .cases import Case, _cases, _dtype_of
 
 #: The relative error that passes as rounding.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -31,12 +30,14 @@ def equivariance_error(module: Callable, group: Group | str | None = None, *,
     at random inputs over the generators, the components and random elements
     of a group; positions are moved by a random translation as well.
 
-    Convolutions, kernel bases and field-wise layers of this package know
-    their types; for any other callable name them in :obj:`in_types` and
-    :obj:`out_types`. Layers of lattices are turned by those elements that are
-    symmetries of their grid, and their kernels, which have the whole group,
-    at random positions. The module is copied first, stays in train or eval
-    mode as it is, and draws the same random numbers (dropout) in every call.
+    Every layer, basis, kernel and network of this package (and any other
+    :class:`~pyg_steerable.nn.FieldModule`) has an :obj:`example` of its
+    inputs and their types, and so has a :class:`torch.nn.Sequential` of them;
+    for any other callable name types in :obj:`in_types` and
+    :obj:`out_types`. What lives on a grid is turned by those elements that
+    are symmetries of the grid, and its parts that do not (kernels, at random
+    positions) by all. The module is copied first, stays in train or eval mode
+    as it is, and draws the same random numbers (dropout) in every call.
 
     Args:
         module (callable): What to test.
@@ -115,9 +116,8 @@ def assert_equivariant(module: Callable, group: Group | str | None = None, *,
 
 def _elements(case: Case, group, num_samples: int, seed: int) -> Tensor:
     if group is None:
-        types = [getattr(t, 'field_type', t)
-                 for t in case.in_types + case.out_types]
-        types = [t for t in types if isinstance(t, FieldType)]
+        types = [t for t in case.in_types + case.out_types
+                 if t is not None and t != 'pos']
         if not types:
             raise TypeError("Expected a 'group' where no FieldType among the "
                             "types names it (got None)")
@@ -133,9 +133,9 @@ def _elements(case: Case, group, num_samples: int, seed: int) -> Tensor:
 def _move(x, kind, R: Tensor, shift: Tensor):
     if kind is None:
         return x
-    if isinstance(kind, (FieldType, Voxels)):
-        return kind.act(x, R)
-    return x @ R.to(x.dtype).T + shift.to(x.dtype)
+    if kind == 'pos':
+        return x @ R.to(x.dtype).T + shift.to(x.dtype)
+    return kind.act(x, R)
 
 
 def _call(case: Case, inputs) -> tuple:

@@ -5,9 +5,10 @@ import torch
 from torch_geometric.nn import MessagePassing
 
 from ... import checks
-from ...symmetry.fields import FieldType, check_same_group
+from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
 from ...symmetry.intertwiners import linear_basis
+from ..field import FieldModule
 from ..kernel.kernel import Kernel
 from ..pointwise.linear import LinearTerm
 
@@ -22,7 +23,7 @@ def read_type(name: str, field_type, group: Group | str | None) -> FieldType:
     return field_type
 
 
-class FieldConv(MessagePassing):
+class FieldConv(MessagePassing, FieldModule):
     r"""A sum over neighbours and the node itself,
 
     .. math::
@@ -38,8 +39,7 @@ class FieldConv(MessagePassing):
 
     def _set_types(self, in_type: FieldType, out_type: FieldType,
                    root_weight: bool) -> None:
-        check_same_group(in_type, out_type)
-        self.in_type, self.out_type = in_type, out_type
+        self.set_types(in_type, out_type)
         # Under the names that PyG's layers have.
         self.in_channels, self.out_channels = in_type.dim, out_type.dim
         self.root_weight = checks.flag('root_weight', root_weight)
@@ -65,11 +65,6 @@ class FieldConv(MessagePassing):
         self.kernel.reset_parameters()
         self.lin.reset_parameters()
         self._scale_root()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the weights, which features are cast to."""
-        return self.lin.value.dtype
 
     @property
     def _wants_messages(self) -> bool:

@@ -15,6 +15,8 @@ from ...graph.lattice.stencil import check_fits, check_stencil
 from ...ops.lattice import lattice_conv
 from ...ops.precision import as_weights
 from ...symmetry.fields import FieldType
+from ...symmetry.grid import box_symmetries
+from ..field import Grid, strided_grid
 from ..kernel import BasisSpec, LatticeKernel, SteerableBasis
 from ..kernel.lattice import stencil_positions
 from ..kernel.spec import read_spec
@@ -108,6 +110,7 @@ class LatticeSteerableConv(FieldConv):
             or larger than the grid, or shapes or the graph's stencil do not
             fit.
     """
+    channel_axis = 1
     propagate_type = {
         'x': OptPairTensor,
         'edge_offset': Tensor,
@@ -263,6 +266,13 @@ class LatticeSteerableConv(FieldConv):
 
     def _check_fits(self, x: Tensor) -> None:
         check_fits(self.kernel_size, x.shape[2:])
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return strided_grid(grid, self.kernel_size, self.stride, self.padding)
+
+    def symmetries(self) -> Tensor:
+        """Axes may change places where their voxels are as far apart."""
+        return box_symmetries(self.spacing)
 
     @torch.no_grad()
     def to_conv3d(self) -> torch.nn.Conv3d:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ... import checks
 from ...graph.lattice.data import LatticeData
 from ...ops.lattice import lattice_conv
+from ..field import Grid
 from .lattice import LatticeSteerableConv
 
 
@@ -86,6 +87,10 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
             raise ValueError(f"Expected 'size' to be from {least}, and less "
                              f"than {self.stride} larger (got {size})")
         return surplus
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        grid = tuple(self._least(grid))
+        return grid if min(grid) > 0 else None
 
     def to_conv3d(self):
         """See :meth:`to_conv_transpose3d`."""

@@ -18,6 +18,7 @@ from ...ops import ORDERS
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
+from ..field import ROWS, Example, random_fields, random_positions
 from ..kernel import BasisSpec, SteerableBasis, SteerableKernel
 from ..kernel.spec import read_spec
 from .base import FieldConv, read_type
@@ -267,6 +268,23 @@ class SteerableConv(FieldConv):
                     0, dst, out.new_ones(1).expand(dst.shape[0]))
                 out = out / count.clamp(min=1).view(-1, 1)
         return out
+
+    def example(self, generator: torch.Generator) -> Example:
+        """A random graph, with attributes if the layer takes them."""
+        edge_index = torch.randint(ROWS, (2, 4 * ROWS), generator=generator,
+                                   device='cpu')
+        positions = random_positions(generator)
+        edge_type, node_type = (t if t.dim else None
+                                for t in (self.edge_type, self.node_type))
+        edge_attr = edge_type and random_fields(edge_type, generator,
+                                                edge_index.shape[1])
+        node_attr = node_type and random_fields(node_type, generator)
+        return Example(
+            (random_fields(self.in_type, generator),
+             float(self.kernel.basis.radius) * positions, edge_index,
+             edge_attr, None, None, node_attr),
+            (self.in_type, 'pos', None, edge_type, None, None, node_type),
+            (self.out_type, ))
 
     @property
     def _full(self) -> torch.dtype:

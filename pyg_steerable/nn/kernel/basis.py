@@ -9,14 +9,14 @@ from torch import Tensor
 from ... import checks
 from ...symmetry.fields import FieldType
 from ...symmetry.representations import MAX_DEGREE
-from ..constants import ConstantModule
+from ..field import Example, FieldModule, random_fields
 from .spec import NAMED, BasisSpec, keywords
 
 #: More channels, layers or shells than this are a mistake.
 MAX_COUNT = 1000
 
 
-class SteerableBasis(ConstantModule):
+class SteerableBasis(FieldModule):
     r"""A map from relative positions and attributes to fields,
 
     .. math::
@@ -105,6 +105,16 @@ class SteerableBasis(ConstantModule):
         options.setdefault('radius', max(1., kernel_size // 2))
         return cls.for_types(in_type, out_type, **options)
 
+    @property
+    def in_type(self) -> FieldType:
+        """Vectors: the relative positions."""
+        return FieldType('1o', self.field_type.group)
+
+    @property
+    def out_type(self) -> FieldType:
+        """That of the basis, :obj:`field_type`."""
+        return self.field_type
+
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
         self.set_length('radius', radius)
@@ -171,6 +181,16 @@ class SteerableBasis(ConstantModule):
         """
         raise TypeError(f"Expected a subclass of SteerableBasis to define "
                         f"'forward' (got {type(self).__name__})")
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Relative positions of about the radius, and attributes."""
+        positions = float(self.radius) * random_fields(self.in_type,
+                                                       generator)
+        if not self.attr_type.dim:
+            return Example((positions, ), (self.in_type, ), (self.out_type, ))
+        attr = random_fields(self.attr_type, generator)
+        return Example((positions, attr), (self.in_type, self.attr_type),
+                       (self.out_type, ))
 
     def check_inputs(self, positions: Tensor, attr: Tensor | None) -> None:
         """Raises an error unless positions and attributes fit."""

@@ -9,7 +9,7 @@ from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
 from ..pointwise import FieldBatchNorm, Linear, NormGate
-from ..pointwise.activation import build_activation
+from ..pointwise.activation import activation_input, build_activation
 from .basis import SteerableBasis, count, degree
 from .harmonics import solid_harmonics
 
@@ -81,7 +81,7 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
         for _ in range(num_layers - 1):
             act = build_activation(activation, self.field_type)
             self.layers.append(
-                Linear(in_type, getattr(act, 'in_type', self.field_type)))
+                Linear(in_type, activation_input(act, self.field_type)))
             self.layers.append(act)
             in_type = self.field_type
         self.sharpness = Parameter(torch.empty(1))

@@ -1,17 +1,38 @@
 """A steerable basis followed by a learned equivariant linear map."""
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ... import checks
 from ...symmetry.fields import FieldType
-from ..constants import ConstantModule
+from ...symmetry.groups import Group
+from ..field import Example, FieldModule
 from ..pointwise.bilinear import BilinearTerm
 from .basis import SteerableBasis, typical_inputs
 
 
-class Kernel(ConstantModule):
+class Matrices(NamedTuple):
+    r"""The type of matrices between fields, [*, d_out, d_in]: they turn into
+    :math:`\rho_{out}(g) \, k \, \rho_{in}(g)^{-1}`.
+    """
+    in_type: FieldType
+    out_type: FieldType
+
+    @property
+    def group(self) -> Group:
+        """The group of the fields."""
+        return self.in_type.group
+
+    def act(self, k: Tensor, R: Tensor) -> Tensor:
+        """The matrices turned."""
+        k = self.out_type.act(k.mT, R).mT
+        return k @ self.in_type.matrix(R.mT).to(k.device, k.dtype)
+
+
+class Kernel(FieldModule):
     r"""A G-steerable kernel,
 
     .. math::
@@ -43,8 +64,7 @@ class Kernel(ConstantModule):
             raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
                             f"{checks.show(basis)})")
         self.basis = basis
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = FieldType.wrap(out_type)
+        self.set_types(in_type, out_type)
         self.product = BilinearTerm(basis.field_type, self.in_type,
                                     self.out_type)
         self.gain = checks.scale('gain', gain)
@@ -133,6 +153,11 @@ class Kernel(ConstantModule):
               **output:** :math:`[E, d_{out}, d_{in}]`
         """
         return self.product.dense(self.basis(positions, attr), self.weight())
+
+    def example(self, generator: torch.Generator) -> Example:
+        """What the basis takes, and matrices between fields."""
+        return self.basis.example(generator)._replace(
+            out_types=(Matrices(self.in_type, self.out_type), ))
 
 
 class SteerableKernel(Kernel):

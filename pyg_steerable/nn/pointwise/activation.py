@@ -20,3 +20,12 @@ def build_activation(activation, field_type: FieldType) -> torch.nn.Module:
         raise TypeError(f"Expected 'activation' to build a layer, a "
                         f"torch.nn.Module (got {checks.show(layer)})")
     return layer
+
+
+def activation_input(layer: torch.nn.Module, field_type: FieldType
+                     ) -> FieldType:
+    """What an activation that makes fields of a type takes: those fields, or
+    with gates, which it then names as its :obj:`in_type`.
+    """
+    in_type = getattr(layer, 'in_type', None)
+    return field_type if in_type is None else in_type

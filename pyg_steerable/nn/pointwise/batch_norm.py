@@ -9,7 +9,7 @@ from ... import checks
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType
 from ...symmetry.queries import field_index, field_mean, invariant_vectors
-from ..constants import ConstantModule
+from ..field import FieldModule
 
 
 class RunningStatistics(_BatchNorm):
@@ -50,7 +50,7 @@ class _AllReduce(torch.autograd.Function):
         return _AllReduce.apply(grad, ctx.group), None
 
 
-class FieldBatchNorm(ConstantModule):
+class FieldBatchNorm(FieldModule):
     r"""Batch normalisation of whole fields,
 
     .. math::
@@ -99,7 +99,8 @@ class FieldBatchNorm(ConstantModule):
                  normalization: str = 'component'):
         super().__init__()
         checks.choice('normalization', normalization, ('component', 'norm'))
-        self.field_type = field_type = FieldType.wrap(field_type)
+        self.set_types(field_type)
+        field_type = self.in_type
         self.eps = checks.real('eps', eps, 0.)
         self.affine = checks.flag('affine', affine)
         if momentum is not None:
@@ -159,7 +160,7 @@ class FieldBatchNorm(ConstantModule):
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         """Sets the statistics to those of the given rows."""
-        self.check_fields(self.field_type, x)
+        self.check_input(x)
         mean, var = self._moments(x.reshape(-1, x.shape[-1]), 1, None)
         self.stats.running_mean.copy_(mean)
         self.stats.running_var.copy_(var)
@@ -227,8 +228,8 @@ class FieldBatchNorm(ConstantModule):
         return mean, var
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.field_type, x)
-        if not self.field_type.dim:
+        self.check_input(x)
+        if not self.in_type.dim:
             return x
         mean, var = self._statistics(x.reshape(-1, x.shape[-1]))
         with full_precision(x):
@@ -254,4 +255,4 @@ class FieldBatchNorm(ConstantModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.field_type})'
+        return f'{self.__class__.__name__}({self.in_type})'

@@ -7,11 +7,11 @@ from torch import Tensor
 from ...ops import Path, contract, dense_kernel
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.intertwiners import bilinear_basis
-from ..constants import ConstantModule
+from ..field import ROWS, Example, FieldModule, random_fields
 from ..reach import MAX_MAP, warn_unreached
 
 
-class Bilinear(ConstantModule):
+class Bilinear(FieldModule):
     r"""The general equivariant bilinear map :math:`U \otimes V \to W`,
 
     .. math::
@@ -33,6 +33,8 @@ class Bilinear(ConstantModule):
         ValueError: If the types belong to different groups or the map would
             be too large.
     """
+    maps = ('weight', )
+
     def __init__(self, u_type: FieldType, v_type: FieldType,
                  w_type: FieldType):
         super().__init__()
@@ -40,6 +42,7 @@ class Bilinear(ConstantModule):
                                   for t in (u_type, v_type, w_type))
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
+        self.set_types(v_type, w_type)
         self.paths: list[Path] = []
         for (mw, w), sw in zip(w_type.blocks, w_type.slices):
             for (mu, u), su in zip(u_type.blocks, u_type.slices):
@@ -107,7 +110,7 @@ class Bilinear(ConstantModule):
             ValueError: If shapes do not fit or an index is out of range.
         """
         self.u_type.check(h, 'h')
-        self.v_type.check(x, 'x')
+        self.check_input(x)
         weight = self.weight if weight is None else weight
         if weight is None:  # no path, no weights
             weight = h.new_zeros(0)
@@ -122,6 +125,15 @@ class Bilinear(ConstantModule):
             return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
         return dense_kernel(h, weight, self.bases, self.paths,
                             self.v_type.dim, self.w_type.dim)
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Fields on edges and on the nodes that these join."""
+        h = random_fields(self.u_type, generator, 4 * ROWS)
+        edges = torch.randint(ROWS, (2, len(h)), generator=generator,
+                              device='cpu')
+        return Example(
+            (h, random_fields(self.v_type, generator), *edges, ROWS),
+            (self.u_type, self.v_type, None, None, None), (self.w_type, ))
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '

@@ -8,11 +8,10 @@ from ... import checks
 from ...graph.lattice.data import LatticeData, check_lattice
 from ...symmetry.fields import FieldType
 from ...symmetry.queries import field_index
-from ..constants import ConstantModule
-from .gates import _check_second
+from ..field import FieldModule
 
 
-class FieldDropout(ConstantModule):
+class FieldDropout(FieldModule):
     r"""Sets whole fields to zero with probability :obj:`p` while training,
     and scales the others by :math:`1 / (1 - p)`: all components of a field
     share their fate, which keeps the layer equivariant.
@@ -30,21 +29,23 @@ class FieldDropout(ConstantModule):
     """
     def __init__(self, field_type: FieldType, p: float = 0.5):
         super().__init__()
-        self.field_type = FieldType.wrap(field_type)
+        self.set_types(field_type)
         self.p = checks.real('p', p, 0., below=1.)
-        self.register_constant('index', field_index(self.field_type))
+        self.register_constant('index', field_index(self.in_type))
+
+    def _factors(self, x: Tensor, *rows: int) -> Tensor:
+        """What to multiply the components of each row with."""
+        keep = x.new_ones(*rows, self.in_type.num_fields)
+        return torch.nn.functional.dropout(keep, self.p)[..., self.index]
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.field_type, x)
+        self.check_input(x)
         if not self.training or self.p == 0:
             return x
-        keep = x.new_ones(*x.shape[:-1], self.field_type.num_fields)
-        keep = torch.nn.functional.dropout(keep, self.p)
-        return x * keep[..., self.index]
+        return x * self._factors(x, *x.shape[:-1])
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.field_type}, p={self.p})'
-
+        return f'{self.__class__.__name__}({self.in_type}, p={self.p})'
 
 
 class LatticeDropout(FieldDropout):
@@ -64,19 +65,18 @@ class LatticeDropout(FieldDropout):
     Raises:
         ValueError: If :obj:`p` is no probability or the width differs.
     """
+    channel_axis = 1
+
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
-        _check_second(x, self.field_type)
+        self.check_input(x)
         if not self.training or self.p == 0:
             return x
-        if lattice is not None:
-            check_lattice(lattice)
-        size = x.shape[0] if lattice is None else lattice.num_lattices
-        keep = super().forward(x.new_ones(size, self.field_type.dim))
         if lattice is None:
-            return x * keep[..., None, None, None]
+            return x * self._factors(x, x.shape[0])[..., None, None, None]
+        check_lattice(lattice)
         batch = lattice.edges.batch_dst
         checks.shaped('x', x, (batch.shape[0], None),
                       f"[{batch.shape[0]}, d], one row for each voxel of the "
                       f"lattice's output")
-        return x * keep[batch]
+        return x * self._factors(x, lattice.num_lattices)[batch]

@@ -5,14 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import checks
 from ...symmetry.fields import FieldType
-from ...symmetry.queries import (
-    block_kinds,
-    field_index,
-    scalar_fields,
-)
-from ..constants import ConstantModule
+from ...symmetry.queries import block_kinds
+from ..field import FieldModule
 from .readout import InvariantReadout
 
 
@@ -29,7 +24,17 @@ _SIGMOID_GAIN = _gain(lambda g: 1 / (1 + np.exp(-g)))
 _SILU_GAIN = _gain(lambda g: g / (1 + np.exp(-g)))
 
 
-class Gate(ConstantModule):
+def unit_sigmoid(x: Tensor) -> Tensor:
+    """The sigmoid, of mean square one for normal numbers."""
+    return x.sigmoid() * _SIGMOID_GAIN
+
+
+def unit_silu(x: Tensor) -> Tensor:
+    """The SiLU, of mean square one for normal numbers."""
+    return torch.nn.functional.silu(x) * _SILU_GAIN
+
+
+class Gate(FieldModule):
     r"""Gated non-linearity: invariant scalars go through SiLU, every other
     field is multiplied by the sigmoid of a scalar of its own,
 
@@ -51,33 +56,41 @@ class Gate(ConstantModule):
         - **input:** :math:`[*, n_g + d]`, **output:** :math:`[*, d]`, in the
           dtype of the input
     """
+    #: What scalars and gates go through.
+    scalar = staticmethod(unit_silu)
+    sigmoid = staticmethod(unit_sigmoid)
+
     def __init__(self, field_type: FieldType):
         super().__init__()
-        self.out_type = field_type = FieldType.wrap(field_type)
-        scalar = scalar_fields(field_type)
-        self.num_gates = int((~scalar).sum())
+        field_type = FieldType.wrap(field_type)
+        self._blocks = block_kinds(field_type)
+        self.num_gates = sum(mul for mul, _, is_scalar in self._blocks
+                             if not is_scalar)
         gates = FieldType([(self.num_gates, '0e')], field_type.group)
-        self.in_type = gates + field_type
-        index = field_index(field_type)
-        # Which of [gates, fields] gates each component: a scalar, itself.
-        own = torch.arange(field_type.dim, device='cpu') + self.num_gates
-        gate = (~scalar).cumsum(0) - 1
-        self.register_constant(
-            'index', torch.where(scalar[index], own, gate[index]))
-        gain = torch.where(scalar[index], _SILU_GAIN, _SIGMOID_GAIN)
-        self.register_constant('gain', gain.double())
+        self.set_types(gates + field_type, field_type)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.in_type, x)
-        # SiLU is x sigmoid(x): a scalar is gated by itself.
-        gate = x[..., self.index].sigmoid() * self.gain.to(x.dtype)
-        return x[..., self.num_gates:] * gate
+        self.check_input(x)
+        axis = self.channel_axis % x.dim()
+        sizes = [mul * dim for mul, dim, _ in self._blocks]
+        gates, *fields = x.split([self.num_gates, *sizes], dim=axis)
+        gates = self.sigmoid(gates).unsqueeze(axis + 1)
+        gates = iter(gates.split([mul for mul, _, is_scalar in self._blocks
+                                  if not is_scalar], dim=axis))
+        out = []
+        for (mul, dim, is_scalar), f in zip(self._blocks, fields):
+            if is_scalar:
+                out.append(self.scalar(f))
+            else:
+                f = f.unflatten(axis, (mul, dim)) * next(gates)
+                out.append(f.flatten(axis, axis + 1))
+        return torch.cat(out, dim=axis) if out else x  # no fields
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.out_type})'
 
 
-class NormGate(ConstantModule):
+class NormGate(FieldModule):
     r"""Gates learned from all invariants: every field is multiplied by the
     sigmoid of a linear map of the scalars and norms of *all* fields, and
     scalars are replaced by the SiLU of such a map,
@@ -99,16 +112,16 @@ class NormGate(ConstantModule):
     """
     def __init__(self, field_type: FieldType):
         super().__init__()
-        self.field_type = field_type = FieldType.wrap(field_type)
-        self.readout = InvariantReadout(field_type, field_type.num_fields)
-        self._blocks = block_kinds(field_type)
+        self.set_types(field_type)
+        self.readout = InvariantReadout(self.in_type, self.in_type.num_fields)
+        self._blocks = block_kinds(self.in_type)
 
     def reset_parameters(self):
         """Draws the weights again."""
         self.readout.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.readout.check_fields(self.field_type, x)
+        self.check_input(x)
         if not self._blocks:
             return x
         gates = self.readout._in_full(x).split(
@@ -117,24 +130,15 @@ class NormGate(ConstantModule):
         out = []
         for (mul, dim, is_scalar), g, f in zip(self._blocks, gates, fields):
             if is_scalar:
-                out.append(torch.nn.functional.silu(g) * _SILU_GAIN)
+                out.append(unit_silu(g))
                 continue
-            gate = g.sigmoid().unsqueeze(-1) * _SIGMOID_GAIN
+            gate = unit_sigmoid(g).unsqueeze(-1)
             f = f.unflatten(-1, (mul, dim)) * gate
             out.append(f.flatten(-2))
         return torch.cat(out, dim=-1).to(x.dtype)
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.field_type})'
-
-
-
-def _check_second(x: Tensor, field_type: FieldType) -> None:
-    checks.tensor('x', x, what='a tensor of voxels or of features')
-    if x.dim() < 2 or x.shape[1] != field_type.dim:
-        raise ValueError(f'Expected voxels or nodes with fields of type '
-                         f'{field_type}, i.e. {field_type.dim} numbers in '
-                         f'the second dimension (got shape {list(x.shape)})')
+        return f'{self.__class__.__name__}({self.in_type})'
 
 
 class LatticeGate(Gate):
@@ -163,20 +167,6 @@ class LatticeGate(Gate):
     Raises:
         ValueError: If the input has another width.
     """
-    def __init__(self, field_type: FieldType):
-        super().__init__(field_type)
-        self._blocks = block_kinds(self.out_type)
-
-    def forward(self, x: Tensor) -> Tensor:
-        _check_second(x, self.in_type)
-        sizes = [mul * dim for mul, dim, _ in self._blocks]
-        gates, *fields = x.split([self.num_gates, *sizes], dim=1)
-        gates, first, out = gates.sigmoid().unsqueeze(2), 0, []
-        for (mul, dim, is_scalar), f in zip(self._blocks, fields):
-            if is_scalar:
-                out.append(f.relu())
-                continue
-            f = f.unflatten(1, (mul, dim)) * gates[:, first:first + mul]
-            out.append(f.flatten(1, 2))
-            first += mul
-        return torch.cat(out, dim=1) if out else x  # no fields
+    channel_axis = 1
+    scalar = staticmethod(torch.relu)
+    sigmoid = staticmethod(torch.sigmoid)

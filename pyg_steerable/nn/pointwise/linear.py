@@ -6,14 +6,14 @@ from torch import Tensor
 
 from ... import checks
 from ...ops.precision import as_weights
-from ...symmetry.fields import FieldType, check_same_group
+from ...symmetry.fields import FieldType
 from ...symmetry.intertwiners import linear_basis
 from ...symmetry.queries import invariant_vectors
-from ..constants import ConstantModule
+from ..field import FieldModule
 from ..reach import MAX_MAP, warn_unreached
 
 
-class Linear(ConstantModule):
+class Linear(FieldModule):
     r"""The general equivariant affine map between two field types,
 
     .. math::
@@ -39,12 +39,12 @@ class Linear(ConstantModule):
         ValueError: If the types belong to different groups, the map would
             be too large, or the input has another width.
     """
+    maps = ('weight', )
+
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  bias: bool = True):
         super().__init__()
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = FieldType.wrap(out_type)
-        check_same_group(self.in_type, self.out_type)
+        self.set_types(in_type, out_type)
         checks.flag('bias', bias)
         if self.in_type.dim * self.out_type.dim > MAX_MAP:
             raise ValueError(f"Expected 'in_type' and 'out_type' of a matrix "
@@ -104,7 +104,7 @@ class Linear(ConstantModule):
         return flat.view(self.out_type.dim, self.in_type.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.in_type, x)
+        self.check_input(x)
         x = as_weights(x, self.value.dtype)
         bias = None
         if self.bias is not None:

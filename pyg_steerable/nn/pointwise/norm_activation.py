@@ -7,15 +7,11 @@ from torch import Tensor
 from ... import checks
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType
-from ...symmetry.queries import (
-    field_index,
-    field_mean,
-    scalar_fields,
-)
-from ..constants import ConstantModule
+from ...symmetry.queries import field_index, field_mean, scalar_fields
+from ..field import FieldModule
 
 
-class NormActivation(ConstantModule):
+class NormActivation(FieldModule):
     r"""Each field is multiplied by a function of its own norm,
 
     .. math::
@@ -36,7 +32,8 @@ class NormActivation(ConstantModule):
     """
     def __init__(self, field_type: FieldType, eps: float = 1e-4):
         super().__init__()
-        self.field_type = field_type = FieldType.wrap(field_type)
+        self.set_types(field_type)
+        field_type = self.in_type
         self.eps = checks.scale('eps', eps)
         index = field_index(field_type)
         self.register_constant('index', index)
@@ -53,8 +50,8 @@ class NormActivation(ConstantModule):
             torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.field_type, x)
-        if not self.field_type.dim:
+        self.check_input(x)
+        if not self.in_type.dim:
             return x
         with full_precision(x):
             full = x.to(at_least_float32(x, self.mean_of))
@@ -65,4 +62,4 @@ class NormActivation(ConstantModule):
         return x * gate.sigmoid().to(x.dtype)
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.field_type})'
+        return f'{self.__class__.__name__}({self.in_type})'

@@ -11,10 +11,10 @@ from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType
 from ...symmetry.representations import Representation
 from ...symmetry.sphere import sphere_samples
-from ..constants import ConstantModule
+from ..field import FieldModule
 
 
-class QuotientELU(ConstantModule):
+class QuotientELU(FieldModule):
     r"""ELU on functions on the sphere :math:`S^2`, the quotient ELU of
     `"A Program to Build E(n)-Equivariant Steerable CNNs"
     <https://openreview.net/forum?id=WE4qe9xlnQw>`_ as used in `"Implicit
@@ -52,8 +52,8 @@ class QuotientELU(ConstantModule):
     """
     def __init__(self, field_type: FieldType, samples: int | None = None):
         super().__init__()
-        self.field_type = field_type = FieldType.wrap(field_type)
-        channels = _sphere_channels(field_type)
+        self.set_types(field_type)
+        channels = _sphere_channels(self.in_type)
         self.samples = samples if samples is None else checks.integer(
             'samples', samples, 1, 5000)
         self.degrees = []
@@ -75,7 +75,7 @@ class QuotientELU(ConstantModule):
         if degree == 0:
             Y = torch.ones(1, 1, dtype=torch.float64, device='cpu')
             return Y, Y * _elu_gain(Y, Y)
-        points, weight = sphere_samples(self.field_type.group, degree,
+        points, weight = sphere_samples(self.in_type.group, degree,
                                         samples)
         with torch.device('cpu'):  # whatever the default device
             Y = o3.spherical_harmonics(list(range(degree + 1)), points,
@@ -87,7 +87,7 @@ class QuotientELU(ConstantModule):
         return Y, Z * _elu_gain(Y, Z)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.field_type, x)
+        self.check_input(x)
         if not self.degrees:
             return x
         out = []
@@ -104,7 +104,7 @@ class QuotientELU(ConstantModule):
         return (out if self._identity else out[..., self.back]).to(x.dtype)
 
     def __repr__(self) -> str:
-        return (f'{self.__class__.__name__}({self.field_type}, '
+        return (f'{self.__class__.__name__}({self.in_type}, '
                 f'samples={self.num_samples})')
 
 

@@ -8,14 +8,14 @@ from ... import checks
 from ...ops.precision import at_least_float32, full_precision, lowers
 from ...symmetry.fields import FieldType
 from ...symmetry.queries import field_mean
-from ..constants import ConstantModule
+from ..field import FieldModule
 from .linear import Linear
 
 #: More invariants than this are a mistake.
 MAX_CHANNELS = 2**20
 
 
-class InvariantReadout(ConstantModule):
+class InvariantReadout(FieldModule):
     r"""Invariant numbers from fields: a learned linear map of the invariant
     parts of the fields (scalars; the component along the axis under SO(2))
     and of the norms of the other fields,
@@ -43,16 +43,17 @@ class InvariantReadout(ConstantModule):
     def __init__(self, in_type: FieldType, out_channels: int,
                  eps: float = 1e-4):
         super().__init__()
-        self.in_type = in_type = FieldType.wrap(in_type)
+        in_type = FieldType.wrap(in_type)
         self.out_channels = checks.integer('out_channels', out_channels, 0,
                                            MAX_CHANNELS)
+        self.set_types(in_type, FieldType([(self.out_channels, '0e')],
+                                          in_type.group))
         self.eps = checks.scale('eps', eps)
         mean = field_mean(in_type)
         mean = mean[:, mean.count_nonzero(dim=0) > 1]
         self.register_constant('mean_of', mean)
         norms = FieldType([(mean.shape[1], '0e')], in_type.group)
-        scalars = FieldType([(self.out_channels, '0e')], in_type.group)
-        self.linear = Linear(in_type + norms, scalars)
+        self.linear = Linear(in_type + norms, self.out_type)
         # Few components are invariant by themselves: those between the first
         # and the last that have weights.
         used = self.linear._exact['entry'] % self.linear.in_type.dim
@@ -65,7 +66,7 @@ class InvariantReadout(ConstantModule):
         self.linear.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_fields(self.in_type, x)
+        self.check_input(x)
         out = self._in_full(x)
         return out if lowers(x.device.type) else out.to(self.mean_of.dtype)
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from ...symmetry.fields import FieldType
+from ..field import FieldModule
 from ..reach import warn_unreached
 from .bilinear import BilinearTerm
 
 
-class TensorProductActivation(torch.nn.Module):
+class TensorProductActivation(FieldModule):
     r"""The learned equivariant quadratic map of a field with itself,
 
     .. math::
@@ -32,9 +33,7 @@ class TensorProductActivation(torch.nn.Module):
     """
     def __init__(self, in_type: FieldType, out_type: FieldType | None = None):
         super().__init__()
-        self.in_type = FieldType.wrap(in_type)
-        self.out_type = (self.in_type if out_type is None else
-                         FieldType.wrap(out_type))
+        self.set_types(in_type, out_type)
         self.product = BilinearTerm(self.in_type, self.in_type, self.out_type)
         if self.in_type.dim:
             warn_unreached(type(self).__name__, self.product.unreached,
@@ -45,7 +44,7 @@ class TensorProductActivation(torch.nn.Module):
         self.product.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.in_type.check(x, 'x')
+        self.check_input(x)
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         n = rows.shape[0]  # may be a symbol, which len() would fix
         index = torch.arange(n, device=x.device)

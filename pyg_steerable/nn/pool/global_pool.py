@@ -9,13 +9,13 @@ from ... import checks
 from ...graph.points.batch import read_batch
 from ...ops.precision import at_least_float32
 from ...symmetry.fields import FieldType
-from .norm_max import _check_rows
+from ..field import ROWS, Example, FieldModule
 
 #: What commutes with every linear action, and what only with none at all.
 LINEAR, NONLINEAR = ('mean', 'sum'), ('max', 'min')
 
 
-class GlobalPool(torch.nn.Module):
+class GlobalPool(FieldModule):
     r"""One vector of fields for each cloud,
 
     .. math::
@@ -41,11 +41,11 @@ class GlobalPool(torch.nn.Module):
     """
     def __init__(self, field_type: FieldType, reduce: str = 'mean'):
         super().__init__()
-        self.field_type = field_type = FieldType.wrap(field_type)
+        self.set_types(field_type)
         checks.choice('reduce', reduce, LINEAR + NONLINEAR)
-        if reduce in NONLINEAR and not field_type.is_invariant:
+        if reduce in NONLINEAR and not self.in_type.is_invariant:
             raise ValueError(
-                f"Expected 'reduce' to be 'mean' or 'sum' for {field_type} "
+                f"Expected 'reduce' to be 'mean' or 'sum' for {self.in_type} "
                 f"(got '{reduce}'), as the group mixes components, of which "
                 f"a {reduce} is taken one by one. Use NormMaxPool, or an "
                 f"InvariantReadout first")
@@ -56,13 +56,19 @@ class GlobalPool(torch.nn.Module):
         """Pools the points of each of :obj:`batch_size` clouds (default: as
         many as :obj:`batch` names; give it while compiling).
         """
-        _check_rows(x, self.field_type)
+        self.check_input(x)
+        checks.shaped('x', x, (None, self.in_type.dim), '[N, d]')
         batch, size = read_batch(batch, x, batch_size)
         checks.same_device(x=x, batch=batch)
         # A sum of many may not fit into half precision before the mean.
         return scatter(x.to(at_least_float32(x)), batch, 0, size,
                        self.reduce).to(x.dtype)
 
+    def example(self, generator: torch.Generator) -> Example:
+        """Fields of three clouds."""
+        batch = torch.arange(ROWS, device='cpu') % 3
+        return super().example(generator).beside(batch)
+
     def __repr__(self) -> str:
-        return (f"{self.__class__.__name__}({self.field_type}, "
+        return (f"{self.__class__.__name__}({self.in_type}, "
                 f"'{self.reduce}')")

@@ -11,13 +11,13 @@ from ...graph.lattice.data import LatticeData, check_lattice
 from ...graph.lattice.stencil import check_stencil
 from ...ops.lattice import lattice_conv
 from ...ops.precision import at_least_float32, full_precision
-from ..constants import ConstantModule
+from ..field import Example, FieldModule, Grid, strided_grid
 
 #: Of a low-pass filter: half of a stencil's largest size.
 MAX_SCALE = 24.
 
 
-class LatticeFilter(ConstantModule):
+class LatticeFilter(FieldModule):
     r"""A filter that is a product of three equal lines of weights, the same
     for all channels,
 
@@ -41,6 +41,8 @@ class LatticeFilter(ConstantModule):
         - **output:** voxels :math:`(B, C, D', H', W')`, or node features
           :math:`(|\mathcal{V_t}|, C)`
     """
+    channel_axis = 1
+
     def __init__(self, line: Tensor, stride: int = 1,
                  padding: int | None = None):
         super().__init__()
@@ -100,6 +102,9 @@ class LatticeFilter(ConstantModule):
         line = F.pad(self.line, (0, 1))  # its last weight is none
         inside = (k >= 0) & (k < self.kernel_size)
         return line[k.where(inside, self.kernel_size)].to(dtype)
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return strided_grid(grid, self.kernel_size, self.stride, self.padding)
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}(kernel_size={self.kernel_size}, '
@@ -170,7 +175,7 @@ class LatticeAvgPool(LatticeFilter):
         super().__init__(line, stride, padding)
 
 
-class LatticeGlobalPool(torch.nn.Module):
+class LatticeGlobalPool(FieldModule):
     r"""One vector for each grid: the mean (or sum) over all voxels there
     are. On graphs these are the nodes.
 
@@ -183,6 +188,8 @@ class LatticeGlobalPool(torch.nn.Module):
           lattice's output :math:`(|\mathcal{V_t}|, C)` and the lattice
         - **output:** :math:`(B, C)`
     """
+    channel_axis = 1
+
     def __init__(self, reduce: str = 'mean'):
         super().__init__()
         self.reduce = checks.choice('reduce', reduce, ('mean', 'sum'))
@@ -201,6 +208,11 @@ class LatticeGlobalPool(torch.nn.Module):
                       f"lattice's output")
         return scatter(x.to(at_least_float32(x)), batch, 0,
                        lattice.num_lattices, self.reduce).to(x.dtype)
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Voxels, and one vector for each grid."""
+        example = super().example(generator)
+        return example._replace(out_types=(example.in_types[0].field_type, ))
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.reduce!r})'

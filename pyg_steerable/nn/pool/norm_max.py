@@ -10,13 +10,7 @@ from ...graph.points.batch import read_batch
 from ...ops.precision import at_least_float32
 from ...symmetry.fields import FieldType
 from ...symmetry.queries import field_index
-from ..constants import ConstantModule
-
-
-def _check_rows(x, field_type: FieldType) -> None:
-    """Raises an error unless x is a table of fields."""
-    field_type.check(x, 'x')
-    checks.shaped('x', x, (None, field_type.dim), '[N, d]')
+from ..field import ROWS, Example, FieldModule
 
 
 def norm_max_pool(x: Tensor, field_type: FieldType, index: Tensor | None,
@@ -50,7 +44,8 @@ def norm_max_pool(x: Tensor, field_type: FieldType, index: Tensor | None,
             another length or range.
     """
     field_type = FieldType.wrap(field_type)
-    _check_rows(x, field_type)
+    field_type.check(x, 'x')
+    checks.shaped('x', x, (None, field_type.dim), '[N, d]')
     return _norm_max(x, field_index(field_type).to(x.device),
                      field_type.num_fields, index, size)
 
@@ -78,7 +73,7 @@ def _norm_max(x: Tensor, field: Tensor, num_fields: int, index, size
     return torch.where(filled.unsqueeze(-1), x.gather(0, winner), 0.)
 
 
-class NormMaxPool(ConstantModule):
+class NormMaxPool(FieldModule):
     r"""The module of :func:`norm_max_pool`.
 
     Args:
@@ -90,15 +85,19 @@ class NormMaxPool(ConstantModule):
     """
     def __init__(self, field_type: FieldType):
         super().__init__()
-        self.field_type = field_type = FieldType.wrap(field_type)
-        self.register_constant('field', field_index(field_type))
+        self.set_types(field_type)
+        self.register_constant('field', field_index(self.in_type))
 
     def forward(self, x: Tensor, index: Tensor | None = None,
                 size: int | None = None) -> Tensor:
-        self.check_fields(self.field_type, x)
-        checks.shaped('x', x, (None, self.field_type.dim), '[N, d]')
-        return _norm_max(x, self.field, self.field_type.num_fields, index,
-                         size)
+        self.check_input(x)
+        checks.shaped('x', x, (None, self.in_type.dim), '[N, d]')
+        return _norm_max(x, self.field, self.in_type.num_fields, index, size)
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Fields of three clouds."""
+        index = torch.arange(ROWS, device='cpu') % 3
+        return super().example(generator).beside(index)
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.field_type})'
+        return f'{self.__class__.__name__}({self.in_type})'
