@@ -169,23 +169,32 @@ def cube_symmetries() -> Tensor:
     return (signs[:, None, :, None] * axes).flatten(0, 1)
 
 
+def _side(kernel_size: int, stride: int, padding: int) -> int:
+    """Voxels along an axis of which a stride keeps the centre."""
+    size = kernel_size - 2 * padding + 2 * stride
+    while size < kernel_size:
+        size += stride
+    return size
+
+
 def _on_grid(module, conv, generator) -> Case:
     """Voxels of a size of which a stride keeps the centre."""
     one = getattr(module, 'field_type', None)
     in_type = getattr(module, 'in_type', one)
     out_type = getattr(module, 'out_type', one)
-    size, allowed = 3, cube_symmetries()
+    grid, allowed = (3, 3, 3), cube_symmetries()
     if conv is not None:
-        least = conv.kernel_size - 2 * conv.padding
-        size = least + conv.stride * 2
-        while size < conv.kernel_size:
-            size += conv.stride
-        # Axes may change places where their voxels are as far apart.
-        spacing = torch.tensor(conv.spacing[::-1], dtype=torch.float64,
-                               device='cpu')
-        same = (allowed.abs() @ spacing - spacing).abs() < 1e-6 * spacing
-        allowed = allowed[same.all(1)]
-    voxels = torch.randn(1, in_type.dim, size, size, size, device='cpu',
+        own = conv.stencil
+        grid = tuple(_side(*numbers) for numbers in zip(
+            own.kernel_size, own.stride, own.padding))
+        # Axes may change places where they are alike.
+        for numbers in (grid, own.kernel_size, own.stride, own.padding,
+                        own.ratios):
+            side = torch.tensor(numbers[::-1], dtype=torch.float64,
+                                device='cpu')
+            same = (allowed.abs() @ side - side).abs() <= 1e-6 * side
+            allowed = allowed[same.all(1)]
+    voxels = torch.randn(1, in_type.dim, *grid, device='cpu',
                          generator=generator, dtype=torch.float64)
     return Case(module, (voxels, ), (Voxels(in_type), ), (Voxels(out_type), ),
                 allowed)

@@ -67,29 +67,6 @@ def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
                          sigma, band_limit, softening=1e-8)
 
 
-def stencil_positions(kernel_size: int,
-                      spacing: tuple[float, ...] = (1., 1., 1.)) -> Tensor:
-    r"""The relative positions *(x, y, z)* of the voxels of a stencil, the
-    one along *x* running fastest, in units of the smallest spacing.
-
-    Args:
-        kernel_size (int): The stencil size.
-        spacing (tuple[float], optional): The distance of voxels along
-            *(z, y, x)*. (default: one)
-
-    Shapes:
-        - **output:** :math:`[s^3, 3]` float64
-    """
-    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
-    checks.memory('the offsets of a stencil', 24 * kernel_size**3,
-                  "Take a smaller 'kernel_size'")
-    line = torch.arange(kernel_size, dtype=torch.float64, device='cpu')
-    line = line - kernel_size // 2
-    zyx = torch.cartesian_prod(line, line, line).view(-1, 3)
-    step = torch.tensor(spacing, dtype=torch.float64, device='cpu')
-    return (zyx * step / step.min()).flip(-1)
-
-
 class _Pair(NamedTuple):
     """A block of the output (w) and one of the input (v): copies and
     components, the number of elements, and the maps they are made with.
