@@ -11,7 +11,8 @@ MAX_MAP = 2**31
 
 
 def warn_unreached(layer: str, unreached: list[tuple], out_type: FieldType,
-                   sources: str) -> None:
+                   sources: str, reason: str = 'no equivariant map leads to '
+                   'them from') -> None:
     """Warns of blocks of an output that are zero whatever the weights, in
     the line of the user's that builds the layer.
     """
@@ -19,9 +20,9 @@ def warn_unreached(layer: str, unreached: list[tuple], out_type: FieldType,
         fields = ' + '.join(f'{mul}x{rep}' for mul, rep in unreached)
         warnings.warn(
             f'The fields {fields} of the output {out_type} of {layer} are '
-            f'always zero: no equivariant map leads to them from {sources}. '
-            f'Leave them out, or give the input fields of higher degree or '
-            f'other parity', stacklevel=_outside())
+            f'always zero: {reason} {sources}. Leave them out, or give the '
+            f'input fields of higher degree or other parity',
+            stacklevel=_outside())
 
 
 def _outside() -> int:

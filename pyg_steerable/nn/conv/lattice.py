@@ -163,15 +163,21 @@ class LatticeSteerableConv(MessagePassing):
         """Fields that are always zero are named."""
         if not self.in_type.dim:
             return
-        unreached = [block for block in self.kernel.unreached
-                     if block in self.lin.unreached]
-        if unreached and len(unreached) == len(self.out_type):
+        unreached, vanishing = (
+            [block for block in blocks if block in self.lin.unreached]
+            for blocks in (self.kernel.unreached, self.kernel.vanishing))
+        if len(unreached + vanishing) == len(self.out_type) > 0:
+            where = f' and {self.stencil}' if vanishing else ''
             raise ValueError(f"Expected an 'out_type' with fields that an "
                              f"equivariant kernel leads to from "
-                             f"{self.in_type} (got {self.out_type}). Give "
-                             f"one of them fields of other degrees or parity")
-        warn_unreached(type(self).__name__, unreached, self.out_type,
-                       f'{self.in_type}')
+                             f"{self.in_type}{where} (got {self.out_type}). "
+                             f"Give one of them fields of other degrees or "
+                             f"parity")
+        name = type(self).__name__
+        warn_unreached(name, unreached, self.out_type, f'{self.in_type}')
+        warn_unreached(name, vanishing, self.out_type, f'{self.stencil}',
+                       f'all kernels from {self.in_type} vanish at the '
+                       f'offsets of')
 
     def _relative_positions(self) -> Tensor:
         return self.stencil.positions()

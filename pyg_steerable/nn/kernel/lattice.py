@@ -31,6 +31,8 @@ CUTOFFS = {
 MAX_STENCIL = 127
 #: Sampled bases up to this many numbers are kept, larger ones sampled anew.
 _KEEP = 2**22
+#: Elements this much smaller than the largest one are zero but for rounding.
+_ZERO = 1e-6
 
 
 def lattice_harmonics(group: Group | str, kernel_size: int, max_degree: int,
@@ -188,6 +190,21 @@ class LatticeKernel(ConstantModule):
         return [block for i, block in enumerate(self.out_type.blocks)
                 if not any(p.n for p in self.pairs[i * size:][:size])]
 
+    @property
+    def vanishing(self) -> list[tuple]:
+        """The blocks of the output that parts of the basis lead to which are
+        all zero at the offsets: in a plane, say, what is odd under its
+        reflection.
+        """
+        scale = self._exact.get('scale', self.scale)
+        if scale.is_meta or checks.is_traced(scale):
+            return []
+        parts = scale.split([p.n for p in self.pairs])
+        size = len(self.in_type)
+        return [block for i, block in enumerate(self.out_type.blocks)
+                if any(p.n for p in self.pairs[i * size:][:size])
+                and not torch.cat(parts[i * size:][:size]).any()]
+
     def train(self, mode: bool = True) -> LatticeKernel:
         """The basis is always at the same points: no statistic changes."""
         super().train(mode)
@@ -204,18 +221,23 @@ class LatticeKernel(ConstantModule):
 
     @torch.no_grad()
     def _scales(self) -> Tensor:
-        """The c_b of all elements."""
+        """The c_b of all elements, none of those that are zero at all
+        offsets but for rounding.
+        """
         none = self.positions.new_zeros(len(self.positions), 0)
         self.basis.calibrate(self.positions, none)
         self.basis.eval()
+        norms = [E.flatten(1).norm(dim=1)
+                 for E in self._sample(self.basis(self.positions))]
+        largest = torch.cat([self.positions.new_zeros(1), *norms]).max()
+        there = [norm > _ZERO * largest for norm in norms]
         scales, size = [self.positions.new_zeros(0)], len(self.in_type)
-        sampled = self._sample(self.basis(self.positions))
-        for i, (p, E) in enumerate(zip(self.pairs, sampled)):
-            row = self.pairs[i - i % size:][:size]  # of the same output
-            seen = sum(q.mv for q in row if q.n)
-            fan_in = p.dw / max(1, p.n * seen)
-            norm = E.flatten(1).norm(dim=1).clamp(min=1e-6)
-            scales.append(self.gain * fan_in**0.5 / norm)
+        for i, (p, norm) in enumerate(zip(self.pairs, norms)):
+            row = range(i - i % size, i - i % size + size)  # of one output
+            seen = sum(self.pairs[j].mv * there[j].any() for j in row)
+            fan_in = p.dw / (there[i].sum() * seen).clamp(min=1)
+            scale = self.gain * fan_in.to(norm.dtype).sqrt() / norm
+            scales.append(scale.where(there[i], 0.))
         return torch.cat(scales)
 
     def _sample(self, h: Tensor) -> Iterator[Tensor]:
