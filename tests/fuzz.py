@@ -182,7 +182,8 @@ SPECIAL = {
     'lattice_graph': dict(
         coord=lambda: torch.randint(6, (20, 3)).unique(dim=0),
         grid=lambda: (6, 6, 6), x=None),
-    'Stencil': dict(grid=lambda: (6, 6, 6)),
+    'GridStencil': dict(stencil=pyg_steerable.graph.Stencil,
+                        grid=lambda: (6, 6, 6)),
     'RandomPointSubset': dict(num=lambda: 5),
     'SteerableKernel': dict(gain=lambda: 1.),
     'LatticeKernel': dict(positions=lambda: randn(27, 3)),

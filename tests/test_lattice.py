@@ -64,14 +64,14 @@ BOTH_ORDERS = pytest.mark.parametrize('order', ['runs', 'rows'],
 
 
 def edges_by_definition(lattice):
-    stencil, (targets, batch) = lattice.geometry, lattice.targets
+    stencil, (targets, batch) = lattice.geometry.stencil, lattice.targets
     at = {(b, *c): n for n, (c, b) in enumerate(
         zip(lattice.coord.tolist(), lattice.sources[1].tolist()))}
     out = []
     for i, (o, b) in enumerate(zip(targets.tolist(), batch.tolist())):
         for k, offset in enumerate(stencil.offsets().tolist()):
-            j = at.get((b, *(stencil.stride * a - stencil.padding + e
-                             for a, e in zip(o, offset))))
+            j = at.get((b, *(t * a - p + e for t, a, p, e in zip(
+                stencil.stride, o, stencil.padding, offset))))
             if j is not None:
                 out.append((j, i, k))
     return sorted(out)
@@ -116,7 +116,7 @@ def test_axes():
     site = int((graph.coord == torch.tensor([1, 2, 3])).all(1).nonzero())
     assert graph.pos[site].tolist() == [3., 4., 4.]  # x, y, z
     # Along an edge the position changes by the offset.
-    stencil, (src, dst) = graph.geometry, graph.edge_index
+    stencil, (src, dst) = graph.geometry.stencil, graph.edge_index
     relative = stencil.offsets()[graph.edge_offset] - 1
     expected = relative.flip(-1) * torch.tensor([1., 2., 4.])
     assert torch.equal(graph.pos[src] - graph.pos[dst], expected)
@@ -230,7 +230,7 @@ def test_next_lattice():
     batch = Batch.from_data_list(graphs)
     coarse = batch.next(3, padding=0)
     assert coarse.grid == (3, 3, 4) == batch.geometry.out_grid
-    assert coarse.geometry.spacing == (4., 2., 2.)
+    assert coarse.geometry.stencil.spacing == (4., 2., 2.)
     assert torch.equal(coarse.coord, batch.coord_dst)
     assert torch.equal(coarse.pos, batch.pos_dst)
     assert torch.equal(coarse.batch, batch.batch_dst)
@@ -248,7 +248,7 @@ def problem(kwargs, list_edges, matrix=True):
     voxels, mask = random_voxels(grid=(3, 3, 4), occupancy=0.5)
     lattice = voxel_to_graph(voxels, mask=mask, list_edges=list_edges,
                              **kwargs)
-    K = lattice.geometry.num_offsets
+    K = lattice.geometry.stencil.num_offsets
     weight = torch.randn(K, 3, 2) if matrix else torch.randn(K)
     return (lattice, lattice.x.clone().requires_grad_(),
             weight.double().requires_grad_())
@@ -377,9 +377,9 @@ def test_not_a_lattice():
 
 
 def test_structure_is_hashable_and_prints():
-    stencil = Stencil([4, 4, 4], 3, spacing=2)
-    assert stencil == Stencil((4, 4, 4), 3, 1, 1, (2., 2., 2.))
-    assert hash(stencil) == hash(Stencil((4, 4, 4), 3, 1, 1, (2., 2., 2.)))
+    stencil = Stencil(3, spacing=2).on([4, 4, 4])
+    same = Stencil(3, 1, 1, (2., 2., 2.)).on((4, 4, 4))
+    assert stencil == same and hash(stencil) == hash(same)
     assert 'kernel_size=3' in repr(stencil)
     assert repr(VoxelToGraph(3)) == 'VoxelToGraph(kernel_size=3)'
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from pyg_steerable import FieldType, Group, Representation
-from pyg_steerable.graph import graph_to_voxel, voxel_to_graph
+from pyg_steerable.graph import Stencil, graph_to_voxel, voxel_to_graph
 from pyg_steerable.kernels import (
     HarmonicBasis,
     ImplicitBasis,
@@ -25,7 +25,6 @@ from pyg_steerable.nn import (
     LatticeSteerableConvTranspose,
 )
 from pyg_steerable.nn.kernel.harmonic import CUTOFFS
-from pyg_steerable.nn.kernel.lattice import stencil_positions
 from pyg_steerable.ops import lattice_edges
 
 GROUPS = ['1', 'Inv', 'M', 'F', 'C4', 'D4', 'T', 'O', 'OxInv', 'SO(2)',
@@ -93,7 +92,7 @@ def sampled_kernels(group, l_in, l_out, kernel_size, cutoff='compromise'):
     types = [FieldType([(1, (l, (-1)**l))], group) for l in (l_in, l_out)]
     basis = lattice_harmonics(group, kernel_size, l_in + l_out, cutoff)
     return LatticeKernel(basis, *types,
-                         stencil_positions(kernel_size)).double()
+                         Stencil(kernel_size).positions()).double()
 
 
 @pytest.mark.parametrize('kernel_size', [1, 3, 5, 7])
@@ -112,8 +111,8 @@ def test_shells_are_those_of_the_paper():
     basis = lattice_harmonics('SO(3)', 5, 6).double()
     assert (basis.centres * basis.radius).tolist() == [0., 1., 2.]
     assert basis.band_limit == [0, 3, 5]
-    h = basis(stencil_positions(5))
-    r2 = stencil_positions(5).square().sum(1)
+    h = basis(Stencil(5).positions())
+    r2 = Stencil(5).positions().square().sum(1)
     assert torch.allclose(h[:, 1], torch.exp(-0.5 * (r2.sqrt() - 1)**2 / 0.36))
     assert (h[r2 == 0][:, basis.field_type.slices[0].stop:] == 0).all()
 
@@ -124,7 +123,7 @@ def test_unit_norms_and_fan_in(kernel_size):
     out_type = FieldType('1x1o + 2x2e', 'SO(3)')
     kernel = LatticeKernel(lattice_harmonics('SO(3)', kernel_size, 4),
                            in_type, out_type,
-                           stencil_positions(kernel_size)).double()
+                           Stencil(kernel_size).positions()).double()
     elements, scales = kernel.elements(), kernel._by_pair(kernel.scale)
     assert len(elements) == 6
     for E, c, (_, w) in zip(elements, scales, [b for b in out_type.blocks
@@ -267,8 +266,7 @@ def test_graph_dense_and_exported_agree(case, occupancy, list_edges,
     mask = torch.rand(6, 7, 5) < occupancy
     voxels = torch.randn(conv.in_type.dim, 6, 7, 5).double()
     lattice = voxel_to_graph(
-        voxels, conv.kernel_size, mask=mask, stride=conv.stride,
-        padding=conv.padding, spacing=conv.spacing, list_edges=list_edges)
+        voxels, mask=mask, list_edges=list_edges, **vars(conv.stencil))
     expected = outcomes(conv, lattice.x, lattice, mask, 'voxels')
     paths = ['auto', 'dense', 'exported'] + ['reference'] * list_edges
     found = [outcomes(conv, lattice.x, lattice, mask, path) for path in paths]
@@ -311,7 +309,8 @@ def test_transposed(stride, occupancy, monkeypatch):
                 spacing=(2., 1., 1.), root_weight=True)
     grid = (7, 6, 9)
     lattice = voxel_to_graph(
-        torch.randn(1, *grid).double(), stride=stride, spacing=conv.spacing,
+        torch.randn(1, *grid).double(), stride=stride,
+        spacing=conv.stencil.spacing,
         mask=torch.rand(grid) < occupancy)
     x = torch.randn(lattice.num_targets, conv.in_type.dim).double()
     weights = torch.randn(len(lattice.coord), conv.out_type.dim).double()
@@ -532,17 +531,17 @@ def test_filters(layer, reference, occupancy):
     layer, mask = layer().double(), torch.rand(6, 7, 5) < occupancy
     voxels = torch.randn(2, 3, 6, 7, 5).double() * mask
     if reference is None:
-        a = layer.line
+        a = layer.line_x
         weight = (a[:, None, None] * a[:, None] * a).expand(3, 1, 5, 5, 5)
 
         def reference():
-            return lambda x: F.conv3d(x, weight, stride=layer.stride,
-                                      padding=layer.padding, groups=3)
+            return lambda x: F.conv3d(x, weight, stride=layer.stencil.stride,
+                                      padding=layer.stencil.padding, groups=3)
     expected = reference()(voxels)
     assert torch.allclose(layer(voxels), expected)
     batch = Batch.from_data_list([
-        voxel_to_graph(v, layer.kernel_size, mask=mask, stride=layer.stride,
-                       padding=layer.padding, dilate=True) for v in voxels])
+        voxel_to_graph(v, mask=mask, dilate=True, **vars(layer.stencil))
+        for v in voxels])
     out = graph_to_voxel(batch, layer(batch.x, batch), targets=True)
     assert torch.allclose(out, expected)
     x = batch.x.clone().requires_grad_()
@@ -554,11 +553,12 @@ def test_filters(layer, reference, occupancy):
 
 def test_low_pass_is_that_of_the_paper():
     layer = LatticeLowPass(2.)
-    assert layer.kernel_size == 5
+    assert layer.stencil.kernel_size == (5, 5, 5)
     line = torch.exp(-0.5 * torch.arange(-2., 3.)**2 / 0.75)
-    assert torch.allclose(layer.line, line / line.sum())
-    assert LatticeLowPass(4.).kernel_size == 11  # 10.7, less the fraction
-    assert LatticeLowPass(1.).line.tolist() == [1.]
+    assert torch.allclose(layer.line_x, line / line.sum())
+    # 10.7, less the fraction
+    assert LatticeLowPass(4.).stencil.kernel_size[0] == 11
+    assert LatticeLowPass(1.).line_x.tolist() == [1.]
 
 
 def test_low_pass_before_subsampling_helps():

@@ -131,7 +131,7 @@ assert dataset[1].geometry.grid == (5, 4, 6)
 def test_stencils_of_files_are_checked(tmp_path):
     class Evil:
         def __reduce__(self):
-            return Stencil, ((4, 4, 4), 10**9)
+            return Stencil, (10**9, )
 
     torch.save(Evil(), tmp_path / 'x.pt')
     with pytest.raises(ValueError, match="'kernel_size'"):
@@ -226,7 +226,7 @@ WRONG = {
                                       torch.ones(3, dtype=torch.long)),
               'batch'),
     'stencil': (changed('stencil', lambda s: 3), 'stencil'),
-    'another grid': (changed('stencil', lambda s: Stencil((9, 9, 9), 3, 2)),
+    'another grid': (changed('stencil', lambda s: Stencil(3, 2).on((9, 9, 9))),
                      'coord_dst|stride'),
 }
 
@@ -289,8 +289,8 @@ def test_numbers_of_numpy():
                             torch.randn(1, 5), kernel_size=three,
                             stride=np.int64(2))
     assert conv(lattice.x, lattice).shape == (lattice.num_targets, T.dim)
-    assert LatticeAvgPool(three, np.int64(2)).stride == 2
-    assert LatticeLowPass(np.float64(2)).kernel_size == 5
+    assert LatticeAvgPool(three, np.int64(2)).stencil.stride == (2, 2, 2)
+    assert LatticeLowPass(np.float64(2)).stencil.kernel_size == (5, 5, 5)
 
 
 def test_huge_grids():
@@ -309,15 +309,15 @@ def test_huge_grids():
 
 
 @pytest.mark.parametrize('build, match', [
-    (lambda: Stencil(3 * (2**40, )), "'grid'"),
-    (lambda: Stencil(3 * (-1, )), "'grid'"),
-    (lambda: Stencil(None), "'grid'"),
-    (lambda: Stencil('abc'), "'grid'"),
-    (lambda: Stencil((9, 9, 9), 2**31 + 1), "'kernel_size'"),
-    (lambda: Stencil((9, 9, 9), 3, 1e300), "'stride'"),
-    (lambda: Stencil((9, 9, 9), 3, 1, 2**62), "'padding'"),
-    (lambda: Stencil((9, 9, 9), 3, spacing={}), "'spacing'"),
-    (lambda: Stencil((9, 9, 9), 3, spacing='1'), "'spacing'"),
+    (lambda: Stencil().on(3 * (2**40, )), "'grid'"),
+    (lambda: Stencil().on(3 * (-1, )), "'grid'"),
+    (lambda: Stencil().on(None), "'grid'"),
+    (lambda: Stencil().on('abc'), "'grid'"),
+    (lambda: Stencil(2**31 + 1), "'kernel_size'"),
+    (lambda: Stencil(3, 1e300), "'stride'"),
+    (lambda: Stencil(3, 1, 2**62), "'padding'"),
+    (lambda: Stencil(3, spacing={}), "'spacing'"),
+    (lambda: Stencil(3, spacing='1'), "'spacing'"),
     (lambda: LatticeLowPass(1e300), "'scale'"),
     (lambda: LatticeAvgPool(10**9 + 1), "'kernel_size'"),
     (lambda: LatticeGlobalPool('max'), "'reduce'"),

@@ -443,7 +443,8 @@ def test_stack():
     smooth = lattice_stack([A, B, A], [2, 1], kernel_size=3, smooth=True)
     x = torch.randn(1, A.dim, 7, 7, 7)
     assert rough(x).shape == smooth(x).shape == (1, A.dim, 4, 4, 4)
-    assert rough[0].conv.stride == 2 and smooth[0].conv.stride == 1
+    assert rough[0].conv.stencil.stride == (2, 2, 2)
+    assert smooth[0].conv.stencil.stride == (1, 1, 1)
     before = rough[0].conv.kernel.product.weight.clone()
     rough[0].reset_parameters()
     assert not torch.equal(rough[0].conv.kernel.product.weight, before)

@@ -1,6 +1,6 @@
 """From raw data to graphs."""
 from .lattice.data import LatticeData, lattice_graph
-from .lattice.stencil import Stencil
+from .lattice.stencil import GridStencil, Stencil
 from .lattice.voxels import graph_to_voxel, voxel_to_graph
 from .points.fps import fps
 from .points.neighbors import knn, knn_graph, nearest, radius, radius_graph
@@ -30,6 +30,7 @@ __all__ = [
     'lattice_graph',
     'LatticeData',
     'Stencil',
+    'GridStencil',
     'RandomGroupElement',
     'RandomPointSubset',
     'Jitter',

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import checks
 from ..graph.lattice.data import LatticeData
+from ..graph.lattice.stencil import Stencil
 from ..symmetry.fields import FieldType
 from .conv.lattice import LatticeSteerableConv
 from .conv.lattice_norm import LatticeNormConv
@@ -33,7 +34,7 @@ class LatticeBlock(FieldModule):
     Args:
         in_type (FieldType): The type of the input features.
         out_type (FieldType): The type of the output features.
-        kernel_size (int, optional): (default: :obj:`5`)
+        kernel_size (int or tuple[int], optional): (default: :obj:`5`)
         activation (callable, optional): Builds an activation from
             :obj:`out_type`: :class:`LatticeGate` or any layer of the last
             dimension, such as :class:`~pyg_steerable.nn.NormActivation` or
@@ -54,7 +55,7 @@ class LatticeBlock(FieldModule):
     channel_axis = 1
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
-                 kernel_size: int = 5, *, activation=LatticeGate,
+                 kernel_size=5, *, activation=LatticeGate,
                  norm: bool = False, dropout: float = 0., **kwargs):
         super().__init__()
         self.set_types(in_type, out_type)
@@ -117,8 +118,10 @@ def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,
     layers = []
     for in_type, out_type, stride in zip(types, types[1:], strides):
         stride = checks.integer('strides', stride)
-        layers.append(LatticeBlock(in_type, out_type,
-                                   stride=1 if smooth else stride, **kwargs))
-        if smooth and stride > 1:
-            layers.append(LatticeLowPass(stride, stride))
+        block = LatticeBlock(in_type, out_type, stride=1 if smooth else stride,
+                             **kwargs)
+        layers.append(block)
+        if smooth and stride > 1:  # along the axes of the convolution
+            steps = Stencil(block.conv.stencil.kernel_size, stride).stride
+            layers.append(LatticeLowPass(steps, steps))
     return torch.nn.Sequential(*layers)

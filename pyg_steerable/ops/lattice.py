@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad as fw
 
-from .lattice_edges import LatticeEdges
+from .lattice_edges import LatticeEdges, num_offsets
 from .precision import at_least_float32, full_precision
 
 #: Numbers to gather at once, on CPUs about what their caches hold.
@@ -176,7 +176,7 @@ def _correlate(x: Tensor, g: Tensor, coord: Tensor, batch: Tensor,
 
 
 def _weight_shape(x, g, numbers, scalar) -> torch.Size:
-    K = numbers[4]**3
+    K = num_offsets(numbers)
     return torch.Size([K] if scalar else [K, x.shape[1], g.shape[1]])
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ Rows = Iterator[tuple[int, Tensor]]
 class LatticeEdges(NamedTuple):
     """Who is whose neighbour, as tensors and whole numbers: voxels *(z, y,
     x)* and their lattices, on both sides; the edges, where they are listed;
-    and the numbers (lattices, D, H, W, kernel_size, stride, padding).
+    and the numbers: how many lattices, then in threes *(z, y, x)* the grid,
+    the sizes of the stencil, its strides and its paddings.
     """
     coord: Tensor
     batch: Tensor
@@ -38,7 +40,12 @@ class LatticeEdges(NamedTuple):
 
     @property
     def num_offsets(self) -> int:
-        return self.numbers[4]**3
+        return num_offsets(self.numbers)
+
+    @property
+    def threes(self) -> list[tuple[int, ...]]:
+        """Grid, sizes, strides and paddings."""
+        return [self.numbers[i:i + 3] for i in (1, 4, 7, 10)]
 
     def runs(self) -> Iterator[Run]:
         """All edges in the order of their offsets."""
@@ -50,16 +57,27 @@ class LatticeEdges(NamedTuple):
             self, at_once, transposed)
 
 
-def cube(size: int, device=None) -> Tensor:
-    """All offsets in [0, size)^3, the last one running fastest."""
-    line = torch.arange(size, device=device)
-    return torch.cartesian_prod(line, line, line).view(-1, 3)
+def num_offsets(numbers: Sequence[int]) -> int:
+    """The number of offsets of a stencil, of :attr:`LatticeEdges.numbers`."""
+    return prod(numbers[4:7])
 
 
-def voxel_number(coord: Tensor, batch: Tensor, shape: Sequence[int]) -> Tensor:
-    """The place of voxels in a batch of grids."""
+def box(sizes: Sequence[int], device=None) -> Tensor:
+    """All offsets of a box, the last one running fastest, [K, 3]."""
+    lines = (torch.arange(size, device=device) for size in sizes)
+    return torch.cartesian_prod(*lines).view(-1, 3)
+
+
+def voxel_number(coord: Tensor, batch: Tensor, shape: Sequence[int],
+                 step: Sequence[int] | None = None,
+                 shift: Sequence[int] = (0, 0, 0)) -> Tensor:
+    """The place of voxels, of step * coord + shift, in a batch of grids."""
     z, y, x = coord.unbind(-1)
-    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
+    if step is not None:
+        z, y, x = z * step[0], y * step[1], x * step[2]
+    number = ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
+    first = (shift[0] * shape[1] + shift[1]) * shape[2] + shift[2]
+    return number + first if first else number
 
 
 def voxel_at(number: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -108,16 +126,15 @@ def _search(edges: LatticeEdges, transposed: bool = False):
     what each offset adds to it. Numbers are those of a grid that no offset
     leaves.
     """
-    size, *grid, s, t, p = edges.numbers
-    offsets = cube(s, edges.coord.device)
-    begin, end = p, 0
+    grid, sizes, steps, pads = edges.threes
+    offsets, end = box(sizes, edges.coord.device), (0, 0, 0)
     if transposed:  # t o = j + p - k = (j + p) + (s - 1 - k) - (s - 1)
-        offsets, end = offsets.flip(0), s - 1
-    shape = [n + 2 * p + end for n in grid]
-    fine = voxel_number(edges.coord + begin, edges.batch, shape)
-    coarse = voxel_number(edges.coord_dst * t + end, edges.batch_dst, shape)
+        offsets, end = offsets.flip(0), [s - 1 for s in sizes]
+    shape = [n + 2 * p + e for n, p, e in zip(grid, pads, end)]
+    fine = voxel_number(edges.coord, edges.batch, shape, shift=pads)
+    coarse = voxel_number(edges.coord_dst, edges.batch_dst, shape, steps, end)
     key, base = (coarse, fine) if transposed else (fine, coarse)
-    look_up = _table(key, size * shape[0] * shape[1] * shape[2])
+    look_up = _table(key, edges.numbers[0] * prod(shape))
     return look_up, base, voxel_number(offsets, 0, shape)
 
 

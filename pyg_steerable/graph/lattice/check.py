@@ -12,7 +12,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from ... import checks
 from ...ops.lattice_edges import LatticeEdges, voxel_at, voxel_number
-from .stencil import Stencil
+from .stencil import GridStencil
 
 
 class Checked:
@@ -53,30 +53,30 @@ def can_look(value: Tensor) -> bool:
                 or torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
-def check_edges(stencil: Stencil, numbers: Sequence[int], coord, batch,
+def check_edges(geometry: GridStencil, numbers: Sequence[int], coord, batch,
                 coord_dst, batch_dst, edge_index, edge_offset) -> None:
     """Raises an error unless the tensors of a lattice fit each other."""
-    if math.prod(numbers[:1] + stencil.padded) >= 2**62:
+    if math.prod(numbers[:1] + geometry.padded) >= 2**62:
         raise ValueError(f'Expected fewer than 2^62 voxels (got '
-                         f'{numbers[0]} lattices with {stencil}). Crop the '
+                         f'{numbers[0]} lattices with {geometry}). Crop the '
                          f'grid, or use coarser voxels')
-    fine = _voxels('coord', coord, 'batch', batch, stencil.grid, numbers[0])
+    fine = _voxels('coord', coord, 'batch', batch, geometry.grid, numbers[0])
     if (coord_dst is None) != (batch_dst is None):
         raise ValueError("Expected both of 'coord_dst' and 'batch_dst', or "
                          "none (got one)")
     coarse = fine
     if coord_dst is not None:
         coarse = _voxels('coord_dst', coord_dst, 'batch_dst', batch_dst,
-                         stencil.out_grid, numbers[0])
-    elif not stencil.keeps_sites:
+                         geometry.out_grid, numbers[0])
+    elif not geometry.keeps_sites:
         raise ValueError(f"Expected 'coord_dst', as the output does not lie "
-                         f"on the same voxels with {stencil} (got none). "
+                         f"on the same voxels with {geometry} (got none). "
                          f"Build the lattice by 'lattice_graph'")
     if (edge_index is None) != (edge_offset is None):
         raise ValueError("Expected both of 'edge_index' and 'edge_offset', "
                          "or none (got one)")
     if edge_index is not None:
-        _check_listed(stencil, fine, coarse, edge_index, edge_offset)
+        _check_listed(geometry, fine, coarse, edge_index, edge_offset)
 
 
 def _voxels(name: str, coord, batch_name: str, batch, grid, size: int):
@@ -113,24 +113,24 @@ def _voxels(name: str, coord, batch_name: str, batch, grid, size: int):
     return coord, batch
 
 
-def _check_listed(stencil: Stencil, fine, coarse, edge_index, edge_offset
-                  ) -> None:
+def _check_listed(geometry: GridStencil, fine, coarse, edge_index,
+                  edge_offset) -> None:
     """Each edge is what its offset says."""
     checks.tensor('edge_index', edge_index, checks.INTEGERS,
                   'a tensor of integers')
     checks.shaped('edge_index', edge_index, (2, None), '[2, E]')
     src = checks.indices('edge_index', edge_index[0], fine[0].shape[0])
     dst = checks.indices('edge_index', edge_index[1], coarse[0].shape[0])
-    offset = checks.indices('edge_offset', edge_offset, stencil.num_offsets,
-                            src.shape[0],
+    offset = checks.indices('edge_offset', edge_offset,
+                            geometry.stencil.num_offsets, src.shape[0],
                             f'[{src.shape[0]}], one for each edge')
     checks.same_device(coord=fine[0], edge_index=src, edge_offset=offset)
     if not can_look(src):
         return
-    shape, p = stencil.padded, stencil.padding
-    here = voxel_number(fine[0] + p, fine[1], shape)
-    there = voxel_number(coarse[0] * stencil.stride, coarse[1], shape)
-    shift = voxel_number(stencil.offsets().to(src.device), 0, shape)
+    shape, own = geometry.padded, geometry.stencil
+    here = voxel_number(*fine, shape, shift=own.padding)
+    there = voxel_number(*coarse, shape, own.stride)
+    shift = voxel_number(own.offsets(src.device), 0, shape)
     wrong = here[src] != there[dst] + shift[offset]
     if bool(wrong.any()):
         edge = int(wrong.nonzero()[0])
@@ -146,15 +146,16 @@ def _check_listed(stencil: Stencil, fine, coarse, edge_index, edge_offset
 @torch.no_grad()
 def lists_all(edges: LatticeEdges) -> bool:
     """Whether all edges are listed, each once."""
-    size, *grid, s, t, p = edges.numbers
+    size, (grid, sizes, steps, pads) = edges.numbers[0], edges.threes
     total = size * math.prod(grid)
-    checks.memory('the voxels', 4 * total, f'A grid of {tuple(grid)} is too '
+    checks.memory('the voxels', 4 * total, f'A grid of {grid} is too '
                   f'large to have all of its voxels, stay with the graph')
     there = torch.zeros(total, device=edges.coord.device)
     there[voxel_number(edges.coord, edges.batch, grid)] = 1.
-    ones = there.new_ones(1, 1, s, s, s)
+    ones = there.new_ones(1, 1, *sizes)
     with torch.autocast(there.device.type, enabled=False):
-        seen = F.conv3d(there.view(size, 1, *grid), ones, None, t, p)
+        seen = F.conv3d(there.view(size, 1, *grid), ones, None, steps,
+                        pads)
     out = voxel_number(edges.coord_dst, edges.batch_dst, seen.shape[2:])
     src, dst = edges.edge_index
     if int(seen.flatten()[out].sum(dtype=torch.float64)) != len(src):

@@ -23,12 +23,12 @@ from ...ops.lattice_edges import (
     LatticeEdges,
     Rows,
     Run,
-    cube,
+    box,
     voxel_at,
     voxel_number,
 )
 from .check import Checked, check_edges, lists_all
-from .stencil import Stencil
+from .stencil import GridStencil, Stencil
 
 #: Lattices with more possible edges than this do not list them.
 MAX_LISTED_EDGES = 2**20
@@ -53,7 +53,8 @@ class LatticeData(Data):
             would be too many.
         edge_offset (Tensor): The number of the offset :math:`\mathbf{k}` of
             each edge, :math:`[E]`.
-        stencil (Stencil): The stencil, one for each graph of a batch.
+        stencil (GridStencil): The stencil on the grid, one for each graph of
+            a batch.
         origin (Tensor): The position of the first voxel, :math:`[1, 3]`.
 
     A lattice is looked at once, by the first layer that takes it: after a
@@ -92,19 +93,20 @@ class LatticeData(Data):
         return out
 
     @property
-    def geometry(self) -> Stencil:
-        """The stencil that all graphs of a batch share.
+    def geometry(self) -> GridStencil:
+        """The stencil on the grid, which all graphs of a batch share.
 
         Raises:
             ValueError: If their grids or stencils differ.
         """
         given = self.get('stencil')
-        if isinstance(given, Stencil):
+        if isinstance(given, GridStencil):
             return given
         if not isinstance(given, list) or not given or not all(
-                isinstance(other, Stencil) for other in given):
-            raise TypeError(f"Expected 'stencil' to be a Stencil, or a list "
-                            f"of them in a batch (got {checks.show(given)}). "
+                isinstance(other, GridStencil) for other in given):
+            raise TypeError(f"Expected 'stencil' to be a GridStencil, or a "
+                            f"list of them in a batch (got "
+                            f"{checks.show(given)}). "
                             f"Build lattices by 'lattice_graph' or "
                             f"VoxelToGraph")
         first = given[0]
@@ -124,7 +126,7 @@ class LatticeData(Data):
     @property
     def is_batch(self) -> bool:
         """Whether this is a batch of lattices, be it of one."""
-        return not isinstance(self.stencil, Stencil)
+        return not isinstance(self.stencil, GridStencil)
 
     @property
     def num_lattices(self) -> int:
@@ -181,12 +183,11 @@ class LatticeData(Data):
         return checked.lists_all
 
     def _checked(self) -> tuple[LatticeEdges, Checked | None]:
-        stencil, given = self.geometry, [self.get(key) for key in _KEYS]
-        numbers = (self.num_lattices, *stencil.grid, stencil.kernel_size,
-                   stencil.stride, stencil.padding)
+        geometry, given = self.geometry, [self.get(key) for key in _KEYS]
+        numbers = (self.num_lattices, *geometry.numbers)
         checked = Checked.find(given, numbers)
         if checked is None or not checked.is_done:
-            check_edges(stencil, numbers, **dict(zip(_KEYS, given)))
+            check_edges(geometry, numbers, **dict(zip(_KEYS, given)))
             if checked is not None:
                 checked.is_done = True
         (coord, batch), (coord_dst, batch_dst) = self.sources, self.targets
@@ -207,7 +208,7 @@ class LatticeData(Data):
              ) -> Rows | None:
         r"""The same edges target by target, in blocks: the number of the
         first target and, for it and those that follow, the sources at all
-        offsets, :math:`[n, s^3]`; the number of all sources stands for none.
+        offsets, :math:`[n, K]`; the number of all sources stands for none.
         :obj:`None` where so few are there that :meth:`runs` is cheaper.
 
         Args:
@@ -251,58 +252,61 @@ class LatticeData(Data):
         return flat.index_select(0, site)
 
     def _sites(self, targets: bool):
-        edges, stencil = self.edges, self.geometry
+        edges, geometry = self.edges, self.geometry
         if targets:
-            shape = stencil.out_grid
+            shape = geometry.out_grid
             return voxel_number(edges.coord_dst, edges.batch_dst,
                                 shape), shape
-        return voxel_number(edges.coord, edges.batch, stencil.grid), \
-            stencil.grid
+        return voxel_number(edges.coord, edges.batch, geometry.grid), \
+            geometry.grid
 
-    def next(self, kernel_size: int = 3, *, stride: int = 1,
-             padding: int | None = None, dilate: bool = False,
-             list_edges: bool | None = None) -> LatticeData:
+    def next(self, kernel_size=3, *, stride=1, padding=None,
+             dilate: bool = False, list_edges: bool | None = None
+             ) -> LatticeData:
         r"""The lattice on which the output lies, with a stencil of its own.
 
         Args:
             kernel_size, stride, padding, dilate, list_edges: See
                 :func:`lattice_graph`.
         """
-        old = self.geometry
-        stencil = Stencil(old.out_grid, kernel_size, stride, padding,
-                          tuple(a * old.stride for a in old.spacing))
-        origin = self.origin[:1]
-        origin = origin + old.shift * origin.new_tensor(old.spacing[::-1])
-        out = _build(*self.targets, stencil, self.num_lattices, origin, dilate,
-                     list_edges)
+        old, origin = self.geometry.stencil, self.origin[:1]
+        spacing = tuple(a * t for a, t in zip(old.spacing, old.stride))
+        geometry = Stencil(kernel_size, stride, padding, spacing).on(
+            self.geometry.out_grid)
+        first = [a * k for a, k in zip(old.spacing, old.shift)]
+        origin = origin + origin.new_tensor(first[::-1])
+        out = _build(*self.targets, geometry, self.num_lattices, origin,
+                     dilate, list_edges)
         if self.is_batch:
             out.batch = self.targets[1]
-            out.stencil = self.num_lattices * [stencil]
+            out.stencil = self.num_lattices * [geometry]
             out.origin = out.origin.expand(self.num_lattices, 3)
         return out
 
 
-def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
+def _build(coord: Tensor, batch: Tensor, geometry: GridStencil, size: int,
            origin: Tensor, dilate: bool, list_edges: bool | None,
            x: Tensor | None = None) -> LatticeData:
-    def positions(place):
-        return origin + place * origin.new_tensor(stencil.spacing[::-1])
+    stencil = geometry.stencil
 
-    data = LatticeData(x=x, pos=positions(coord.flip(-1)), coord=coord,
-                       stencil=stencil, origin=origin)
+    def positions(place):
+        step = origin.new_tensor(stencil.spacing)
+        return origin + (place * step).flip(-1)
+
+    data = LatticeData(x=x, pos=positions(coord), coord=coord,
+                       stencil=geometry, origin=origin)
     targets = (coord, batch)
-    if not stencil.keeps_sites or dilate:
-        targets = output_voxels(coord, batch, stencil, dilate)
+    if not geometry.keeps_sites or dilate:
+        targets = output_voxels(coord, batch, geometry, dilate)
         data.coord_dst, data.batch_dst = targets
-        data.pos_dst = positions(
-            (targets[0] * stencil.stride + stencil.shift).flip(-1))
+        data.pos_dst = positions(targets[0] * coord.new_tensor(stencil.stride)
+                                 + coord.new_tensor(stencil.shift))
     if list_edges is None:
         most = len(targets[0]) * stencil.num_offsets
         list_edges = most <= MAX_LISTED_EDGES
     if list_edges:
-        edges = LatticeEdges(coord, batch, *targets, None, None, (
-            size, *stencil.grid, stencil.kernel_size, stencil.stride,
-            stencil.padding))
+        edges = LatticeEdges(coord, batch, *targets, None, None,
+                             (size, *geometry.numbers))
         runs = list(edges.runs())
         counts = torch.tensor([n for _, many, _, _ in runs for n in many],
                               device=coord.device)
@@ -313,21 +317,23 @@ def _build(coord: Tensor, batch: Tensor, stencil: Stencil, size: int,
     return data
 
 
-def output_voxels(coord: Tensor, batch: Tensor, stencil: Stencil,
+def output_voxels(coord: Tensor, batch: Tensor, geometry: GridStencil,
                   dilate: bool) -> tuple[Tensor, Tensor]:
     """The voxels of the output, in order."""
-    shape, found = stencil.out_grid, batch.new_empty(0)
+    stencil, device = geometry.stencil, coord.device
+    shape, found = geometry.out_grid, batch.new_empty(0)
     if dilate:
-        offsets = cube(stencil.kernel_size, coord.device) - stencil.padding
+        offsets = stencil.offsets(device) - coord.new_tensor(stencil.padding)
     else:  # all of the block of an output, from its centre on
         # (No output is further from a voxel than the grid is wide.)
-        block = min(stencil.stride, max(stencil.padded))
-        offsets = cube(block, coord.device) + stencil.shift
-    limit = torch.tensor(shape, device=coord.device)
+        block = [min(t, n) for t, n in zip(stencil.stride, geometry.padded)]
+        offsets = box(block, device) + coord.new_tensor(stencil.shift)
+    limit = torch.tensor(shape, device=device)
+    stride = coord.new_tensor(stencil.stride)
     for offset in offsets:
         place = coord - offset
-        out = place.div(stencil.stride, rounding_mode='floor')
-        inside = ((out * stencil.stride == place) & (out >= 0)
+        out = place.div(stride, rounding_mode='floor')
+        inside = ((out * stride == place) & (out >= 0)
                   & (out < limit)).all(-1)
         new = voxel_number(out[inside], batch[inside], shape)
         found = torch.cat([found, new]).unique()
@@ -343,8 +349,7 @@ def check_lattice(lattice, name: str = 'lattice') -> None:
 
 
 def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
-                  *, kernel_size: int = 3, stride: int = 1,
-                  padding: int | None = None, spacing=1.,
+                  *, kernel_size=3, stride=1, padding=None, spacing=1.,
                   dilate: bool = False,
                   list_edges: bool | None = None) -> LatticeData:
     r"""The graph of voxels given by their coordinates.
@@ -353,16 +358,12 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
         coord (Tensor): Voxel numbers *(z, y, x)*, each voxel once.
         grid (tuple[int]): The numbers of voxels *(D, H, W)*.
         x (Tensor, optional): Features. (default: :obj:`None`)
-        kernel_size (int, optional): The stencil size, odd.
-            (default: :obj:`3`)
-        stride (int, optional): (default: :obj:`1`)
-        padding (int, optional): (default: :obj:`kernel_size // 2`)
-        spacing (float or tuple[float], optional): The distance of voxels
-            along *(z, y, x)*. (default: :obj:`1.0`)
+        kernel_size, stride, padding, spacing (optional): Numbers, or three
+            of them along *(z, y, x)*, see :class:`Stencil`.
         dilate (bool, optional): If set to :obj:`True`, the output has all
             voxels whose stencil contains a node, as the non-zero output of
             a dense convolution; otherwise those that have a node among the
-            :obj:`stride` ** 3 voxels from the centre of the stencil on, so
+            voxels from the centre of the stencil on until the next one, so
             that it stays as sparse as the input. (default: :obj:`False`)
         list_edges (bool, optional): Whether to list the edges; by default
             where there are less than a million. Convolutions find them
@@ -375,11 +376,11 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
         ValueError: If coordinates are off the grid, not whole, or occur
             twice, features are not finite, or the stencil does not fit.
     """
-    stencil = Stencil(grid, kernel_size, stride, padding, spacing)
+    geometry = Stencil(kernel_size, stride, padding, spacing).on(grid)
     dilate = checks.flag('dilate', dilate)
     if list_edges is not None:
         list_edges = checks.flag('list_edges', list_edges)
-    coord = _check_coord(coord, stencil.grid)
+    coord = _check_coord(coord, geometry.grid)
     if x is not None:
         _check_rows(x, len(coord))
         checks.same_device(x=x, coord=coord)
@@ -390,7 +391,7 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
                 f"voxel {coord[bad[0, 0]].tolist()}). Leave such voxels out "
                 f"by a mask, or replace them with 'torch.nan_to_num'")
     origin = torch.zeros(1, 3, device=coord.device)
-    return _build(coord, coord.new_zeros(len(coord)), stencil, 1, origin,
+    return _build(coord, coord.new_zeros(len(coord)), geometry, 1, origin,
                   dilate, list_edges, x)
 
 
@@ -422,5 +423,7 @@ def _check_coord(coord: Tensor, grid) -> Tensor:
     return whole
 
 
-# Datasets load with 'weights_only=True'.
+# Files name it by its public place, wherever its source is, and datasets load
+# with 'weights_only=True'.
+LatticeData.__module__ = 'pyg_steerable.graph'
 torch.serialization.add_safe_globals([LatticeData])

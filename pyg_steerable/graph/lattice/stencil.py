@@ -1,128 +1,237 @@
-"""Which voxels of a grid each voxel of the output sees."""
+"""Which voxels each voxel of the output sees, on any grid and on one."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from ... import checks
-from ...ops.lattice_edges import cube
+from ...ops.lattice_edges import box
 
 #: Voxels along an axis: the number of a voxel stays below 2^63.
 MAX_SIDE = 2**20
 #: Of a stencil along an axis: two million offsets.
 MAX_STENCIL = 127
 
+#: One number for each of the axes (z, y, x).
+Triple = tuple[int, int, int]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Stencil:
-    r"""Which voxels of a grid each voxel of the output sees: with stencil
-    size :math:`s`, stride :math:`t` and padding :math:`p`,
+    r"""Which voxels each voxel of the output sees: a box. With its sizes
+    :math:`\mathbf{s}`, strides :math:`\mathbf{t}` and paddings
+    :math:`\mathbf{p}` along *(z, y, x)*,
 
     .. math::
-        \mathbf{o} \leftarrow t \, \mathbf{o} - p + \mathbf{k}, \qquad
-        \mathbf{k} \in \{0, \ldots, s - 1\}^3
+        \mathbf{o} \leftarrow \mathbf{t} \odot \mathbf{o} - \mathbf{p} +
+        \mathbf{k}, \qquad 0 \leq k_a < s_a
 
     as in :func:`torch.nn.functional.conv3d`. The offsets
-    :math:`\mathbf{k}` are numbered with the last one running fastest.
+    :math:`\mathbf{k}` are numbered with the last one running fastest. Each
+    argument is one number or three of them along *(z, y, x)*, and three from
+    then on. A box of *(1, 5, 5)* is planar: on grids one voxel thick it is a
+    window on images.
 
     Args:
-        grid (tuple[int]): The numbers of voxels *(D, H, W)*.
-        kernel_size (int, optional): The stencil size :math:`s`, odd.
-            (default: :obj:`3`)
-        stride (int, optional): (default: :obj:`1`)
-        padding (int, optional): (default: :obj:`kernel_size // 2`)
-        spacing (float or tuple[float], optional): The distance of voxels
-            along *(z, y, x)*. (default: :obj:`1.0`)
+        kernel_size (int or tuple[int], optional): The sizes
+            :math:`\mathbf{s}`, odd. (default: :obj:`3`)
+        stride (int or tuple[int], optional): One number is that of the axes
+            along which the box is more than one voxel thick, of the others
+            it is one; a box of one voxel takes it along all.
+            (default: :obj:`1`)
+        padding (int or tuple[int], optional): Voxels of zeros on both sides
+            of the grid; one number as for :obj:`stride`, with zero along the
+            others. (default: :obj:`kernel_size // 2`)
+        spacing (float or tuple[float], optional): The distance of voxels.
+            (default: :obj:`1.0`)
 
     Raises:
-        ValueError: If the stencil is even or larger than the grid, or
-            another size does not fit.
+        ValueError: If a size is even, or not positive.
     """
-    grid: tuple[int, int, int]
-    kernel_size: int = 3
-    stride: int = 1
-    padding: int | None = None
+    kernel_size: int | Triple = 3
+    stride: int | Triple = 1
+    padding: int | Triple | None = None
     spacing: float | tuple[float, float, float] = 1.
 
     def __post_init__(self):
+        size = _three('kernel_size', self.kernel_size, 1, MAX_STENCIL)
+        if not all(s % 2 for s in size):
+            raise ValueError(
+                f"Expected 'kernel_size' to be an odd integer, or three of "
+                f"them (got {short(size)}). An even stencil has no voxel at "
+                f"its centre; take one more or one less")
+        thick = [s > 1 or max(size) == 1 for s in size]
+        stride = _three('stride', self.stride, 1, MAX_SIDE, thick)
+        padding = tuple(s // 2 for s in size)
+        if self.padding is not None:
+            padding = _three('padding', self.padding, 0, MAX_SIDE // 4, thick)
+        spacing = self.spacing
+        if not _is_sequence(spacing):
+            spacing = 3 * (spacing, )
+        if len(spacing) != 3:
+            raise ValueError(f"Expected 'spacing' to be a positive number, "
+                             f"or three of them along (z, y, x) (got "
+                             f"{checks.show(spacing)})")
+        spacing = tuple(checks.positive('spacing', a) for a in spacing)
+        for name, value in zip(('kernel_size', 'stride', 'padding',
+                                'spacing'), (size, stride, padding, spacing)):
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self):
+        # Stencils of files are checked like any others.
+        return Stencil, astuple(self)
+
+    @property
+    def num_offsets(self) -> int:
+        r"""The number of offsets, :math:`s_z s_y s_x`."""
+        return prod(self.kernel_size)
+
+    @property
+    def shift(self) -> Triple:
+        """The voxel at the centre of the box of the first output."""
+        return tuple(s // 2 - p
+                     for s, p in zip(self.kernel_size, self.padding))
+
+    @property
+    def ratios(self) -> tuple[float, float, float]:
+        """The spacing in units of the smallest along which the box is more
+        than one voxel thick, and one along the others.
+        """
+        thick = [a for a, s in zip(self.spacing, self.kernel_size) if s > 1]
+        return tuple(a / min(thick) if s > 1 else 1.
+                     for a, s in zip(self.spacing, self.kernel_size))
+
+    def offsets(self, device=None) -> Tensor:
+        r"""All :math:`\mathbf{k}`, :math:`[K, 3]`."""
+        return box(self.kernel_size, device)
+
+    def positions(self) -> Tensor:
+        r"""The positions *(x, y, z)* of all offsets relative to the centre,
+        in units of the smallest spacing along which the box is more than
+        one voxel thick, :math:`[K, 3]` float64.
+        """
+        centre = torch.tensor([s // 2 for s in self.kernel_size],
+                              device='cpu')
+        step = torch.tensor(self.ratios, dtype=torch.float64, device='cpu')
+        return ((self.offsets('cpu') - centre) * step).flip(-1)
+
+    def on(self, grid: Sequence[int]) -> GridStencil:
+        """The stencil on a grid.
+
+        Args:
+            grid (tuple[int]): The numbers of voxels *(D, H, W)*.
+        """
+        return GridStencil(self, grid)
+
+    def __repr__(self) -> str:
+        parts = ', '.join(f'{name}={short(value)}'
+                          for name, value in vars(self).items())
+        return f'{type(self).__name__}({parts})'
+
+
+@dataclass(frozen=True)
+class GridStencil:
+    """A stencil on a grid: which voxels there are for it, and which come
+    out. Made by :meth:`Stencil.on`.
+
+    Args:
+        stencil (Stencil): The stencil.
+        grid (tuple[int]): The numbers of voxels *(D, H, W)*.
+
+    Raises:
+        ValueError: If the stencil is larger than the grid.
+    """
+    stencil: Stencil
+    grid: Triple
+
+    def __post_init__(self):
+        if not isinstance(self.stencil, Stencil):
+            raise TypeError(f"Expected 'stencil' to be a Stencil (got "
+                            f"{checks.show(self.stencil)})")
         if not _is_sequence(self.grid) or len(self.grid) != 3:
             raise ValueError(f"Expected 'grid' to be three positive integers, "
                              f"the voxels (D, H, W) (got "
                              f"{checks.show(self.grid)})")
         grid = tuple(checks.integer('grid', n, 1, MAX_SIDE)
-                     for n in self.grid)  # (D, H, W)
-        numbers = check_stencil(self.kernel_size, self.stride, self.padding,
-                                self.spacing)
-        check_fits(numbers[0], grid)
-        for name, value in zip(('grid', 'kernel_size', 'stride', 'padding',
-                                'spacing'), (grid, *numbers)):
-            object.__setattr__(self, name, value)
+                     for n in self.grid)
+        check_fits(self.stencil, grid)
+        object.__setattr__(self, 'grid', grid)
 
     def __reduce__(self):
-        # Stencils of files are checked like any others.
-        return Stencil, (self.grid, self.kernel_size, self.stride,
-                         self.padding, self.spacing)
+        return GridStencil, (self.stencil, self.grid)
 
     @property
-    def num_offsets(self) -> int:
-        """The number of offsets, of :math:`s^3`."""
-        return self.kernel_size**3
-
-    @property
-    def padded(self) -> tuple[int, ...]:
+    def padded(self) -> Triple:
         """The grid with its padding."""
-        return tuple(n + 2 * self.padding for n in self.grid)
+        return tuple(n + 2 * p
+                     for n, p in zip(self.grid, self.stencil.padding))
 
     @property
-    def out_grid(self) -> tuple[int, ...]:
+    def out_grid(self) -> Triple:
         """The grid of the output."""
-        return tuple((n - self.kernel_size) // self.stride + 1
-                     for n in self.padded)
+        own = self.stencil
+        return tuple((n - s) // t + 1 for n, s, t in zip(
+            self.padded, own.kernel_size, own.stride))
 
     @property
-    def shift(self) -> int:
-        """The voxel at the centre of the stencil of the first output."""
-        return self.kernel_size // 2 - self.padding
+    def shift(self) -> Triple:
+        """See :attr:`Stencil.shift`."""
+        return self.stencil.shift
 
     @property
     def keeps_sites(self) -> bool:
         """Whether the output lies on the same voxels."""
-        return self.stride == 1 and self.shift == 0
+        return self.grid == self.out_grid and not any(self.shift)
 
-    def offsets(self) -> Tensor:
-        r"""All :math:`\mathbf{k}`, :math:`[s^3, 3]`."""
-        return cube(self.kernel_size)
-
-
-def check_stencil(kernel_size, stride, padding, spacing) -> tuple:
-    """The four with defaults filled in; raises an error unless they fit."""
-    size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
-    if size % 2 == 0:
-        raise ValueError(f"Expected 'kernel_size' to be an odd integer (got "
-                         f"{size}). An even stencil has no voxel at its "
-                         f"centre; take one more or one less")
-    stride = checks.integer('stride', stride, 1, MAX_SIDE)
-    padding = (size // 2 if padding is None else
-               checks.integer('padding', padding, 0, MAX_SIDE // 4))
-    if not _is_sequence(spacing):
-        spacing = 3 * (spacing, )
-    if len(spacing) != 3:
-        raise ValueError(f"Expected 'spacing' to be a positive number, or "
-                         f"three of them along (z, y, x) (got "
-                         f"{checks.show(spacing)})")
-    steps = tuple(checks.positive('spacing', a) for a in spacing)
-    return size, stride, padding, steps
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Grid, sizes, strides and paddings, one after the other."""
+        own = self.stencil
+        return *self.grid, *own.kernel_size, *own.stride, *own.padding
 
 
-def check_fits(kernel_size: int, grid: Sequence[int]) -> None:
+def check_fits(stencil: Stencil, grid: Sequence[int]) -> None:
     """Raises a ValueError if the stencil is larger than the grid."""
-    if kernel_size > min(grid):
+    if any(s > n for s, n in zip(stencil.kernel_size, grid)):
         raise ValueError(f"Expected a 'kernel_size' of at most the size of "
-                         f"the grid, {tuple(grid)} (got {kernel_size}). Pad "
-                         f"the voxels with zeros or take a smaller stencil")
+                         f"the grid, {tuple(grid)} (got "
+                         f"{short(stencil.kernel_size)}). Pad the voxels "
+                         f"with zeros or take a smaller stencil")
+
+
+def check_same_box(own: Stencil, given: Stencil, whose: str) -> None:
+    """Raises a ValueError unless a lattice has the stencil of a layer, but
+    for the distances of voxels.
+    """
+    sizes, others = ((s.kernel_size, s.stride, s.padding)
+                     for s in (own, given))
+    if sizes != others:
+        wanted, got = ('{}, {} and {}'.format(*map(short, numbers))
+                       for numbers in (sizes, others))
+        raise ValueError(f"Expected a lattice with the {whose}'s "
+                         f"'kernel_size', 'stride' and 'padding', {wanted} "
+                         f"(got {got}). Build it with the same numbers")
+
+
+def short(three: tuple):
+    """Three numbers for a message, as one where all are the same."""
+    return three[0] if len(set(three)) == 1 else three
+
+
+def _three(name: str, value, least: int, most: int,
+           thick: Sequence[bool] = (True, True, True)) -> Triple:
+    """Three integers from three or from one, which is that of thick axes."""
+    if not _is_sequence(value):
+        value = checks.integer(name, value, least, most)
+        return tuple(value if is_thick else least for is_thick in thick)
+    if len(value) != 3:
+        raise ValueError(f"Expected '{name}' to be an integer, or three of "
+                         f"them along (z, y, x) (got {checks.show(value)})")
+    return tuple(checks.integer(name, n, least, most) for n in value)
 
 
 def _is_sequence(value) -> bool:
@@ -131,5 +240,7 @@ def _is_sequence(value) -> bool:
             and getattr(value, 'ndim', 1) == 1)
 
 
+# Files name both by their public place, wherever their source is.
+Stencil.__module__ = GridStencil.__module__ = 'pyg_steerable.graph'
 # Lattices are stored with their stencil.
-torch.serialization.add_safe_globals([Stencil])
+torch.serialization.add_safe_globals([Stencil, GridStencil])

@@ -8,14 +8,14 @@ from ... import checks
 from .data import NUMBERS, LatticeData, check_lattice, lattice_graph
 
 
-def voxel_to_graph(voxels: Tensor, kernel_size: int = 3, *,
+def voxel_to_graph(voxels: Tensor, kernel_size=3, *,
                    mask: Tensor | None = None, **kwargs) -> LatticeData:
     r"""The graph of a voxel tensor.
 
     Args:
         voxels (Tensor): The voxels; the last three axes are *(z, y, x)*.
-        kernel_size (int, optional): The stencil size, odd.
-            (default: :obj:`3`)
+        kernel_size (int or tuple[int], optional): The sizes of the stencil,
+            odd. (default: :obj:`3`)
         mask (Tensor, optional): Which voxels become nodes.
             (default: all)
         **kwargs (optional): :obj:`stride`, :obj:`padding`, :obj:`spacing`,

@@ -8,8 +8,11 @@ from torch_geometric.transforms import BaseTransform
 
 from ... import checks
 from ..lattice.data import NUMBERS, LatticeData, check_lattice, lattice_graph
-from ..lattice.stencil import check_stencil
+from ..lattice.stencil import Stencil, short
 from ..lattice.voxels import graph_to_voxel, voxel_to_graph
+
+#: Of a stencil, beside its sizes.
+_STENCIL = ('stride', 'padding', 'spacing')
 
 
 @functional_transform('voxel_to_graph')
@@ -25,24 +28,21 @@ class VoxelToGraph(BaseTransform):
     :class:`~torch_geometric.data.Batch` and loaders.
 
     Args:
-        kernel_size (int, optional): The stencil size, odd.
-            (default: :obj:`3`)
+        kernel_size (int or tuple[int], optional): The sizes of the stencil,
+            odd. (default: :obj:`3`)
         occupied (bool, optional): If set to :obj:`True`, voxels that are
             zero in all channels are no nodes, where there is no mask.
             (default: :obj:`False`)
         **kwargs (optional): :obj:`stride`, :obj:`padding`, :obj:`spacing`,
             :obj:`dilate` and :obj:`list_edges` of :func:`lattice_graph`.
     """
-    def __init__(self, kernel_size: int = 3, *, occupied: bool = False,
-                 **kwargs):
-        self.kernel_size = check_stencil(  # fails here, not later
-            kernel_size, *(kwargs.get(k, d) for k, d in (
-                ('stride', 1), ('padding', None), ('spacing', 1.))))[0]
+    def __init__(self, kernel_size=3, *, occupied: bool = False, **kwargs):
         self.occupied = checks.flag('occupied', occupied)
-        self.kwargs = kwargs
         for key in kwargs:
-            checks.choice('kwargs', key, ('stride', 'padding', 'spacing',
-                                          'dilate', 'list_edges'))
+            checks.choice('kwargs', key, (*_STENCIL, 'dilate', 'list_edges'))
+        self.stencil = Stencil(kernel_size, **{  # fails here, not later
+            key: kwargs.pop(key) for key in _STENCIL if key in kwargs})
+        self.kwargs = {**kwargs, **vars(self.stencil)}
 
     def forward(self, data: Data | Tensor) -> LatticeData:
         if not isinstance(data, (Data, Tensor)):
@@ -55,15 +55,13 @@ class VoxelToGraph(BaseTransform):
             if mask is None and self.occupied:
                 checks.tensor('voxels', voxels, NUMBERS, 'a tensor of voxels')
                 mask = (voxels != 0).any(0)
-            out = voxel_to_graph(voxels, self.kernel_size, mask=mask,
-                                 **self.kwargs)
+            out = voxel_to_graph(voxels, mask=mask, **self.kwargs)
         elif 'coord' in given and 'grid' in given:
             grid = given.pop('grid')
             if isinstance(grid, Tensor):
                 grid = grid.flatten().tolist()
             out = lattice_graph(given.pop('coord'), grid,
-                                given.pop('x', None),
-                                kernel_size=self.kernel_size, **self.kwargs)
+                                given.pop('x', None), **self.kwargs)
         else:
             raise ValueError(f"Expected 'voxels', or 'coord' and 'grid', in "
                              f"the data (got {sorted(given)})")
@@ -77,7 +75,8 @@ class VoxelToGraph(BaseTransform):
         return out
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}(kernel_size={self.kernel_size})'
+        size = short(self.stencil.kernel_size)
+        return f'{self.__class__.__name__}(kernel_size={size})'
 
 
 @functional_transform('graph_to_voxel')

@@ -104,19 +104,23 @@ class FieldConv(MessagePassing, FieldModule):
                 (partly if rank else nowhere).append(f'{mul}x{rep}')
         if len(nowhere) == len(self.out_type.blocks):
             raise ValueError(
-                f"Expected kernels that lead from {self.in_type} to 'out_type"
-                f"' (got {self.out_type}, to which those up to the basis's "
-                f"{self.kernel.basis.field_type} do not). Raise 'max_degree' "
-                f"or choose other types")
+                f"Expected kernels{self._where()} that lead from "
+                f"{self.in_type} to 'out_type' (got {self.out_type}, to which "
+                f"those up to the basis's {self.kernel.basis.field_type} do "
+                f"not). Raise 'max_degree' or choose other types")
         if nowhere or partly:
             text = ' and '.join(
                 t for t in (', '.join(nowhere), ', '.join(partly) and
                             f"a part of {', '.join(partly)}") if t)
             checks.warn(
                 f'Nothing leads from {self.in_type} to {text} in '
-                f'{self.out_type}: these fields of the output of this '
-                f"{self.__class__.__name__} are zero. Raise 'max_degree' or "
+                f'{self.out_type}{self._where()}: these fields of the output '
+                f"of this {self.__class__.__name__} are zero. Raise 'max_degree' or "
                 f"leave them out")
+
+    def _where(self) -> str:
+        """What a user may have to know about the neighbours."""
+        return ''
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'

@@ -11,14 +11,18 @@ from torch_geometric.typing import OptPairTensor
 from ... import checks
 from ...graph.lattice.check import can_look
 from ...graph.lattice.data import NUMBERS, LatticeData, check_lattice
-from ...graph.lattice.stencil import check_fits, check_stencil
+from ...graph.lattice.stencil import (
+    Stencil,
+    check_fits,
+    check_same_box,
+    short,
+)
 from ...ops.lattice import lattice_conv
 from ...ops.precision import as_weights
 from ...symmetry.fields import FieldType
 from ...symmetry.grid import box_symmetries
 from ..field import Grid, strided_grid
 from ..kernel import BasisSpec, LatticeKernel, SteerableBasis
-from ..kernel.lattice import stencil_positions
 from ..kernel.spec import read_spec
 from .base import FieldConv
 
@@ -45,13 +49,13 @@ class LatticeSteerableConv(FieldConv):
         \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)}
         k(\mathbf{p}_j - \mathbf{p}_i) \, \mathbf{x}_j + \mathbf{b}
 
-    where :math:`\mathcal{N}(i)` are the voxels in a stencil of size
-    :math:`s` around the voxel *i* and :math:`k` is evaluated at its
-    :math:`s^3` offsets (:class:`~pyg_steerable.kernels.LatticeKernel`). It
-    commutes with translations by voxels and, to rounding, with those
-    elements of the group that map the lattice to itself (rotations by
-    :math:`90^{\circ}`, reflections); with the others as far as the kernel
-    is resolved.
+    where :math:`\mathcal{N}(i)` are the voxels in the box of a
+    :class:`~pyg_steerable.graph.Stencil` around the voxel *i* and :math:`k`
+    is evaluated at its offsets
+    (:class:`~pyg_steerable.kernels.LatticeKernel`). It commutes with
+    translations by voxels and, to rounding, with those elements of the group
+    that map the box to itself (rotations by :math:`90^{\circ}`,
+    reflections); with the others as far as the kernel is resolved.
 
     .. code-block:: python
 
@@ -60,17 +64,26 @@ class LatticeSteerableConv(FieldConv):
         out = conv(data.x, data)               # the graph of VoxelToGraph
         plain = conv.to_conv3d()               # a torch.nn.Conv3d
 
-    All three have the same parameters and, to rounding, the same result at
-    all voxels that there are; voxels that are no nodes count as zero. The
+        conv = LatticeSteerableConv(in_type, out_type, (1, 5, 5))
+        out = conv(images.unsqueeze(2))        # [B, C, 1, H, W] in and out
+        plain = conv.to_conv2d()               # a torch.nn.Conv2d
+
+    All have the same parameters and, to rounding, the same result at all
+    voxels that there are; voxels that are no nodes count as zero. The
     axes of voxels are *(z, y, x)*, see :mod:`pyg_steerable.graph.lattice`.
 
     Args:
         in_type (FieldType): The type of the input features.
         out_type (FieldType): The type of the output features.
-        kernel_size (int, optional): The stencil size :math:`s`, odd.
-            (default: :obj:`5`)
-        stride (int, optional): (default: :obj:`1`)
-        padding (int, optional): Voxels of zeros around the grid.
+        kernel_size (int or tuple[int], optional): The sizes of the stencil
+            along *(z, y, x)*, odd. A box of *(1, 5, 5)* is a planar
+            convolution, steerable under those elements of the group that map
+            the plane of *x* and *y* to itself. (default: :obj:`5`)
+        stride (int or tuple[int], optional): One number is not for axes
+            along which the stencil is one voxel thick, see
+            :class:`~pyg_steerable.graph.Stencil`. (default: :obj:`1`)
+        padding (int or tuple[int], optional): Voxels of zeros around the
+            grid, one number as for :obj:`stride`.
             (default: :obj:`kernel_size // 2`)
         spacing (float or tuple[float], optional): The distance of voxels
             along *(z, y, x)*. Only ratios matter: kernels are in units of
@@ -118,8 +131,7 @@ class LatticeSteerableConv(FieldConv):
     }
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
-                 kernel_size: int = 5, *, stride: int = 1,
-                 padding: int | None = None, spacing=1.,
+                 kernel_size=5, *, stride=1, padding=None, spacing=1.,
                  kernel: SteerableBasis | BasisSpec | str = 'harmonic',
                  root_weight: bool = False, bias: bool = True,
                  path: str = 'auto', **options):
@@ -127,12 +139,11 @@ class LatticeSteerableConv(FieldConv):
         super().__init__(aggr='sum')
         self._set_types(FieldType.wrap(in_type), FieldType.wrap(out_type),
                         root_weight)
-        self.kernel_size, self.stride, self.padding, self.spacing = (
-            check_stencil(kernel_size, stride, padding, spacing))
+        self.stencil = Stencil(kernel_size, stride, padding, spacing)
         self.order = path
         if not isinstance(kernel, SteerableBasis):
             kernel = read_spec(kernel, **options).for_stencil(
-                self.in_type, self.out_type, self.kernel_size)
+                self.in_type, self.out_type, max(self.stencil.kernel_size))
         elif options:
             raise TypeError(f'Expected the options of a basis with its name '
                             f'(got {sorted(options)} and {kernel})')
@@ -141,21 +152,24 @@ class LatticeSteerableConv(FieldConv):
                                      self._share * self._gain()), bias)
 
     def _relative_positions(self) -> Tensor:
-        return stencil_positions(self.kernel_size, self.spacing)
+        return self.stencil.positions()
 
     def _gain(self) -> float:
         return 1.
 
+    def _where(self) -> str:
+        return f' at the offsets of {self.stencil}'
+
     def dense_weight(self) -> Tensor:
         r"""The kernel at all offsets, with that of the root,
-        :math:`[d_{out}, d_{in}, s, s, s]`.
+        :math:`[d_{out}, d_{in}, s_z, s_y, s_x]`.
         """
         weight = self.kernel.sampled()
         if self.root_weight:
             around = weight.shape[2] // 2
             weight = weight + F.pad(self.lin.matrix().unsqueeze(-1),
                                     (around, around))
-        return weight.unflatten(-1, 3 * (self.kernel_size, ))
+        return weight.unflatten(-1, self.stencil.kernel_size)
 
     def dense_bias(self) -> Tensor | None:
         r"""The bias of all components, :math:`[d_{out}]`."""
@@ -184,12 +198,13 @@ class LatticeSteerableConv(FieldConv):
     def _on_voxels(self, function, x: Tensor, weight: Tensor, *args
                    ) -> Tensor:
         x, bias = as_weights(x, weight.dtype), self.dense_bias()
+        args = (self.stencil.stride, self.stencil.padding, *args)
         if weight.numel():
-            return function(x, weight, bias, self.stride, self.padding, *args)
+            return function(x, weight, bias, *args)
         # conv3d does not know fields of no components: one more on each side.
         x, weight = _one_more(x, 1), _one_more(_one_more(weight, 0), 1)
         bias = None if bias is None else _one_more(bias, 0)
-        out = function(x, weight, bias, self.stride, self.padding, *args)
+        out = function(x, weight, bias, *args)
         return out[:, :self.out_type.dim]
 
     def _prefers_voxels(self, lattice: LatticeData) -> bool:
@@ -206,7 +221,7 @@ class LatticeSteerableConv(FieldConv):
         return not can_look(lattice.coord) or lattice.lists_all_edges
 
     def _matrices(self) -> Tensor:
-        """The kernel as a matrix for each offset, [s^3, d_in, d_out]."""
+        """The kernel as a matrix for each offset, [K, d_in, d_out]."""
         return self.dense_weight().flatten(2).permute(2, 1, 0).contiguous()
 
     def _add_bias(self, out: Tensor) -> Tensor:
@@ -233,20 +248,13 @@ class LatticeSteerableConv(FieldConv):
 
     def _check_lattice(self, lattice: LatticeData) -> None:
         check_lattice(lattice)
-        stencil = lattice.geometry
-        has = (stencil.kernel_size, stencil.stride, stencil.padding)
-        if has != (self.kernel_size, self.stride, self.padding):
-            raise ValueError(
-                f"Expected a lattice with the layer's 'kernel_size', "
-                f"'stride' and 'padding', {self.kernel_size}, {self.stride} "
-                f"and {self.padding} (got {has[0]}, {has[1]} and {has[2]}). "
-                f"Build it with the same numbers")
-        ratio = min(stencil.spacing) / min(self.spacing)
-        if not all(isclose(a, ratio * b, rel_tol=1e-6)
-                   for a, b in zip(stencil.spacing, self.spacing)):
+        own, stencil = self.stencil, lattice.geometry.stencil
+        check_same_box(own, stencil, 'layer')
+        if not all(isclose(a, b, rel_tol=1e-6)
+                   for a, b in zip(own.ratios, stencil.ratios)):
             raise ValueError(
                 f"Expected a lattice with the ratios of the layer's "
-                f"'spacing', {self.spacing} (got {stencil.spacing}). Build "
+                f"'spacing', {own.spacing} (got {stencil.spacing}). Build "
                 f"both with the same spacing")
 
     def _check_rows(self, x: Tensor, expected: int) -> None:
@@ -265,14 +273,17 @@ class LatticeSteerableConv(FieldConv):
         checks.same_device(x=x, weights=self.kernel.positions)
 
     def _check_fits(self, x: Tensor) -> None:
-        check_fits(self.kernel_size, x.shape[2:])
+        check_fits(self.stencil, x.shape[2:])
 
     def grid_after(self, grid: Grid) -> Grid | None:
-        return strided_grid(grid, self.kernel_size, self.stride, self.padding)
+        own = self.stencil
+        return strided_grid(grid, own.kernel_size, own.stride, own.padding)
 
     def symmetries(self) -> Tensor:
-        """Axes may change places where their voxels are as far apart."""
-        return box_symmetries(self.spacing)
+        """Axes may change places where they are alike."""
+        own = self.stencil
+        return box_symmetries(own.kernel_size, own.stride, own.padding,
+                              own.ratios)
 
     @torch.no_grad()
     def to_conv3d(self) -> torch.nn.Conv3d:
@@ -281,11 +292,30 @@ class LatticeSteerableConv(FieldConv):
         """
         return self._export(torch.nn.Conv3d, self.dense_weight())
 
+    @torch.no_grad()
+    def to_conv2d(self) -> torch.nn.Conv2d:
+        """A plain convolution of images with the same result on grids that
+        are one voxel thick along *z*. It shares no parameters with the layer.
+
+        Raises:
+            ValueError: If the stencil is not one voxel thick along *z*.
+        """
+        return self._export(torch.nn.Conv2d, self.dense_weight())
+
     def _export(self, cls, weight: Tensor):
-        bias = self.dense_bias()
-        plain = cls(self.in_type.dim, self.out_type.dim, self.kernel_size,
-                    self.stride, self.padding, bias=bias is not None,
-                    device=weight.device, dtype=weight.dtype)
+        own, bias = self.stencil, self.dense_bias()
+        numbers = (own.kernel_size, own.stride, own.padding)
+        if cls in (torch.nn.Conv2d, torch.nn.ConvTranspose2d):
+            if own.kernel_size[0] > 1 or own.padding[0] > 0:
+                raise ValueError(
+                    f"Expected a layer of 'kernel_size' 1 and 'padding' 0 "
+                    f"along z for a convolution of images (got {own}). Build "
+                    f"it with 'kernel_size' (1, "
+                    f"{own.kernel_size[1]}, {own.kernel_size[2]})")
+            numbers, weight = [n[1:] for n in numbers], weight.squeeze(2)
+        plain = cls(self.in_type.dim, self.out_type.dim, *numbers,
+                    bias=bias is not None, device=weight.device,
+                    dtype=weight.dtype)
         plain.weight.copy_(weight)
         if bias is not None:
             plain.bias.copy_(bias)
@@ -293,4 +323,5 @@ class LatticeSteerableConv(FieldConv):
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.in_type}, {self.out_type}, '
-                f'kernel_size={self.kernel_size}, stride={self.stride})')
+                f'kernel_size={short(self.stencil.kernel_size)}, '
+                f'stride={short(self.stencil.stride)})')

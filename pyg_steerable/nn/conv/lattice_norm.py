@@ -36,7 +36,7 @@ class LatticeNormConv(LatticeSteerableConv):
         - See :class:`LatticeSteerableConv`.
     """
     def __init__(self, in_type: FieldType, out_type: FieldType,
-                 kernel_size: int = 5, *, momentum: float = 0.1,
+                 kernel_size=5, *, momentum: float = 0.1,
                  normalization: str = 'component', **kwargs):
         super().__init__(in_type, out_type, kernel_size, **kwargs)
         self.norm = FieldBatchNorm(self.in_type, momentum=momentum,

@@ -1,12 +1,15 @@
 """The transposed convolution of voxels."""
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ... import checks
 from ...graph.lattice.data import LatticeData
+from ...graph.lattice.stencil import short
 from ...ops.lattice import lattice_conv
 from ..field import Grid
 from .lattice import LatticeSteerableConv
@@ -44,7 +47,7 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
 
     def _gain(self) -> float:
         # Of the offsets, each voxel is reached by this part only.
-        return self.stride**1.5
+        return prod(self.stencil.stride)**0.5
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None,
                 size: tuple[int, int, int] | None = None) -> Tensor:
@@ -72,20 +75,23 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
         least = self._least(x.shape[2:])
         if min(least) < 1:
             raise ValueError(f"Expected voxels enough for 'padding' "
-                             f"{self.padding} (got {list(x.shape)})")
+                             f"{short(self.stencil.padding)} (got "
+                             f"{list(x.shape)})")
 
     def _least(self, coarse) -> list[int]:
-        return [(n - 1) * self.stride + self.kernel_size - 2 * self.padding
-                for n in coarse]
+        own = self.stencil
+        return [(n - 1) * t + s - 2 * p for n, t, s, p in zip(
+            coarse, own.stride, own.kernel_size, own.padding)]
 
     def _surplus(self, coarse, size) -> tuple[int, ...]:
         """Voxels that the strided convolution leaves out at the end."""
         least = self._least(coarse)
         size = least if size is None else checks.integers('size', size, 3)
         surplus = tuple(n - m for n, m in zip(size, least))
-        if not all(0 <= n < self.stride for n in surplus):
+        stride = self.stencil.stride
+        if not all(0 <= n < t for n, t in zip(surplus, stride)):
             raise ValueError(f"Expected 'size' to be from {least}, and less "
-                             f"than {self.stride} larger (got {size})")
+                             f"than {short(stride)} larger (got {size})")
         return surplus
 
     def grid_after(self, grid: Grid) -> Grid | None:
@@ -97,8 +103,21 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
         raise TypeError("Expected 'to_conv_transpose3d' for a transposed "
                         "convolution (got 'to_conv3d')")
 
+    def to_conv2d(self):
+        """See :meth:`to_conv_transpose2d`."""
+        raise TypeError("Expected 'to_conv_transpose2d' for a transposed "
+                        "convolution (got 'to_conv2d')")
+
     @torch.no_grad()
     def to_conv_transpose3d(self) -> torch.nn.ConvTranspose3d:
         """A plain transposed convolution with the same result on voxels."""
         return self._export(torch.nn.ConvTranspose3d,
+                            self.dense_weight().transpose(0, 1))
+
+    @torch.no_grad()
+    def to_conv_transpose2d(self) -> torch.nn.ConvTranspose2d:
+        """The same of images, see :meth:`to_conv2d` of
+        :class:`LatticeSteerableConv`.
+        """
+        return self._export(torch.nn.ConvTranspose2d,
                             self.dense_weight().transpose(0, 1))

@@ -13,7 +13,6 @@ from ...symmetry.fields import FieldType
 from ..pointwise import FieldBatchNorm
 from ..reach import MAX_MAP
 from .basis import SteerableBasis
-from .harmonic import MAX_STENCIL
 from .kernel import Kernel
 
 #: Elements of fixed bases up to this many numbers are kept, larger ones
@@ -22,29 +21,6 @@ _KEEP = 2**22
 #: Elements of smaller norm, compared with the largest, are rounding errors:
 #: harmonics that vanish on a plane, say.
 _NOTHING = 1e-5
-
-
-def stencil_positions(kernel_size: int,
-                      spacing: tuple[float, ...] = (1., 1., 1.)) -> Tensor:
-    r"""The relative positions *(x, y, z)* of the voxels of a stencil, the
-    one along *x* running fastest, in units of the smallest spacing.
-
-    Args:
-        kernel_size (int): The stencil size.
-        spacing (tuple[float], optional): The distance of voxels along
-            *(z, y, x)*. (default: one)
-
-    Shapes:
-        - **output:** :math:`[s^3, 3]` float64
-    """
-    kernel_size = checks.integer('kernel_size', kernel_size, 1, MAX_STENCIL)
-    checks.memory('the offsets of a stencil', 24 * kernel_size**3,
-                  "Take a smaller 'kernel_size'")
-    line = torch.arange(kernel_size, dtype=torch.float64, device='cpu')
-    line = line - kernel_size // 2
-    zyx = torch.cartesian_prod(line, line, line).view(-1, 3)
-    step = torch.tensor(spacing, dtype=torch.float64, device='cpu')
-    return (zyx * step / step.min()).flip(-1)
 
 
 class _Pair(NamedTuple):
@@ -113,6 +89,8 @@ class LatticeKernel(Kernel):
         self.is_kept = self.is_fixed and (len(positions) * per_offset
                                           <= _KEEP)
         self._kept_for: dict | None = None  # lengths of the kept elements
+        if self.is_kept:
+            self._keep()
         self.reset_parameters()
 
     def _pairs(self) -> list[_Pair]:
