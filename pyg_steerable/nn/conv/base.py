@@ -115,7 +115,7 @@ class FieldConv(MessagePassing, FieldModule):
             checks.warn(
                 f'Nothing leads from {self.in_type} to {text} in '
                 f'{self.out_type}{self._where()}: these fields of the output '
-                f"of this {self.__class__.__name__} are zero. Raise 'max_degree' or "
+                f"of this {type(self).__name__} are zero. Raise 'max_degree' or "
                 f"leave them out")
 
     def _where(self) -> str:
