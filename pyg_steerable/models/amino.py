@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import checks
 from ..nn import LatticeAvgPool, LatticeBlock
+from ..nn.field import Grid
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .voxels import VoxelNet, plain_conv, probability, width
@@ -17,7 +18,9 @@ MAX_SIZE = 2**10
 
 
 class _OnCubes(VoxelNet):
-    """Features of voxels, and dense layers that see all of what is left."""
+    """Features of voxels, and dense layers that see all of what is left, so
+    that no group leaves the logits alone.
+    """
     def __init__(self, in_channels: int, size: int, features: list, dim: int,
                  hidden: int, num_classes: int, dropout: float):
         size = checks.integer('size', size, 1, MAX_SIZE)
@@ -37,7 +40,7 @@ class _OnCubes(VoxelNet):
                        torch.nn.Dropout(dropout)]
             numbers = hidden
         super().__init__(
-            in_channels, torch.nn.Sequential(*features),
+            in_channels, num_classes, '1', torch.nn.Sequential(*features),
             torch.nn.Sequential(*layers,
                                 torch.nn.Linear(numbers, num_classes)))
         self.size = size
@@ -51,6 +54,9 @@ class _OnCubes(VoxelNet):
                              f"each axis (got {list(voxels.shape)}). Build "
                              f"the network with their 'size'")
         return super().forward(voxels)
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return grid if grid == 3 * (self.size, ) else None
 
 
 class AminoAcidNet(_OnCubes):

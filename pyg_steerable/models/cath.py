@@ -8,9 +8,12 @@ from torch import Tensor
 
 from .. import checks
 from ..nn import LatticeAvgPool, LatticeBlock
+from ..nn.chain import as_field_module
+from ..nn.field import FieldModule, Grid
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .voxels import (
+    PlainVoxelNet,
     VoxelNet,
     plain_conv,
     pooled_head,
@@ -31,6 +34,19 @@ class _Residual(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x) + self.shortcut(x)
+
+
+class _FieldResidual(_Residual, FieldModule):
+    """That of layers that know their types."""
+    channel_axis = 1
+
+    def __init__(self, layers: list, shortcut: list):
+        super().__init__(layers, shortcut)
+        chain = as_field_module(self.layers)
+        self.set_types(chain.in_type, chain.out_type)
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return as_field_module(self.layers).grid_after(grid)
 
 
 class CathNet(VoxelNet):
@@ -91,8 +107,8 @@ class CathNet(VoxelNet):
                 LatticeBlock(hidden, out_type, 3, activation=None, **options)
             ]
             if in_type == out_type and not pool:
-                return _Residual(layers, [])
-            return _Residual(layers, [
+                return _FieldResidual(layers, [])
+            return _FieldResidual(layers, [
                 LatticeBlock(in_type, out_type, 3, activation=None,
                              **options), *pool
             ])
@@ -107,11 +123,12 @@ class CathNet(VoxelNet):
                      if i == len(steps) else hidden)
             layers.append(residual(here, hidden, there, stride))
             here = there
-        super().__init__(in_channels, torch.nn.Sequential(*layers),
+        super().__init__(in_channels, num_classes, group,
+                         torch.nn.Sequential(*layers),
                          pooled_head(invariants, num_classes))
 
 
-class CathCNN(VoxelNet):
+class CathCNN(PlainVoxelNet):
     r"""The conventional network beside :class:`CathNet`: a ResNet-34 with
     half the channels, batch norm before each convolution, and strides. It
     has 15,878,764 parameters.
@@ -154,7 +171,8 @@ class CathCNN(VoxelNet):
                  *conv(after, after, 3)],
                 [] if same else conv(before, after, 1, stride)))
             layers.append(torch.nn.ReLU())
-        super().__init__(in_channels, torch.nn.Sequential(*layers),
+        super().__init__(in_channels, num_classes,
+                         torch.nn.Sequential(*layers),
                          pooled_head(channels[-1], num_classes))
 
 

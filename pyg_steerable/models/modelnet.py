@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from .. import checks
 from ..graph.points.batch import read_batch
 from ..graph.points.hierarchy import SAMPLING, Level, hierarchy, read_ratios
 from ..nn import SteerableConv
+from ..nn.field import (
+    Example,
+    FieldModule,
+    random_fields,
+    random_positions,
+)
 from ..nn.kernel import BasisSpec
 from ..nn.pointwise import (
     FieldBatchNorm,
@@ -116,7 +123,42 @@ def _head_options(num_classes, mlp, dropout) -> tuple[int, int, float]:
             checks.real('dropout', dropout, 0, below=1))
 
 
-class ModelNetClassifier(torch.nn.Module):
+class _OnClouds(FieldModule):
+    """What networks with an encoder share."""
+    encoder: _Encoder
+
+    def _set_types(self, in_type, num_classes: int, group) -> None:
+        self.set_types(FieldType([], group) if in_type is None else in_type,
+                       FieldType([(num_classes, '0e')], group))
+
+    def levels(self, pos: Tensor, batch: Tensor | None = None, *,
+               cell: Tensor | None = None,
+               pbc: bool | Sequence[bool] = True) -> list[Level]:
+        """The graphs for :meth:`forward`, which otherwise draws them."""
+        return self.encoder.levels(pos, batch, cell, pbc)
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Three small clouds of as many points as the last graph needs, with
+        their graphs.
+        """
+        kept = prod(self.encoder.ratios[:-1])
+        size = ceil((self.encoder.k + 1) / kept)
+        pos = random_positions(generator, 3 * size)
+        batch = torch.arange(3, device='cpu').repeat_interleave(size)
+        seed = torch.randint(2**31, (), generator=generator, device='cpu')
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))
+            levels = self.levels(pos, batch)
+        moved = Level(None, 'pos', None, None, None, None)
+        x, in_type = None, self.encoder.extra
+        if in_type is not None:
+            x = random_fields(in_type, generator, len(pos))
+        return Example((pos, batch, x, None, levels),
+                       ('pos', None, in_type, None, len(levels) * [moved]),
+                       (self.out_type, ))
+
+
+class ModelNetClassifier(_OnClouds):
     r"""The classifier of point clouds of `"Implicit Neural Convolutional
     Kernels for Steerable CNNs" <https://arxiv.org/abs/2212.06096>`_, section
     5.2: convolutions to fewer and fewer points, whose input field is the
@@ -187,6 +229,7 @@ class ModelNetClassifier(torch.nn.Module):
         super().__init__()
         invariants = checks.integer('invariants', invariants, 1, MOST)
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
+        self._set_types(in_type, num_classes, group)
         last = FieldType([(invariants, '0e')], group)
         self.encoder = _Encoder(group, in_type, last, channels, max_degree,
                                 ratios, k, num_points, kernel, activation,
@@ -201,12 +244,6 @@ class ModelNetClassifier(torch.nn.Module):
             ]
         self.head = torch.nn.Sequential(*layers,
                                         torch.nn.Linear(mlp, num_classes))
-
-    def levels(self, pos: Tensor, batch: Tensor | None = None, *,
-               cell: Tensor | None = None,
-               pbc: bool | Sequence[bool] = True) -> list[Level]:
-        """The graphs for :meth:`forward`, which otherwise draws them."""
-        return self.encoder.levels(pos, batch, cell, pbc)
 
     def forward(self, pos: Tensor, batch: Tensor | None = None,
                 x: Tensor | None = None, batch_size: int | None = None,
@@ -224,7 +261,7 @@ class ModelNetClassifier(torch.nn.Module):
         return self.head(global_mean_pool(fields[-1], batch, size))
 
 
-class ModelNetSegmenter(torch.nn.Module):
+class ModelNetSegmenter(_OnClouds):
     r"""The same convolutions as an encoder, and a decoder that interpolates
     the fields to more and more points, each step mixed with the encoder's
     fields there by an equivariant linear map: logits for each point,
@@ -255,6 +292,7 @@ class ModelNetSegmenter(torch.nn.Module):
                  sampling: str = 'random'):
         super().__init__()
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
+        self._set_types(in_type, num_classes, group)
         self.encoder = _Encoder(group, in_type, None, channels, max_degree,
                                 ratios, k, num_points, kernel, activation,
                                 sampling)
@@ -268,12 +306,6 @@ class ModelNetSegmenter(torch.nn.Module):
         self.head = torch.nn.Sequential(
             InvariantReadout(types[-1], mlp), torch.nn.ELU(),
             torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))
-
-    def levels(self, pos: Tensor, batch: Tensor | None = None, *,
-               cell: Tensor | None = None,
-               pbc: bool | Sequence[bool] = True) -> list[Level]:
-        """The graphs for :meth:`forward`, which otherwise draws them."""
-        return self.encoder.levels(pos, batch, cell, pbc)
 
     def forward(self, pos: Tensor, batch: Tensor | None = None,
                 x: Tensor | None = None, batch_size: int | None = None,

@@ -8,6 +8,7 @@ from torch_geometric.nn import global_add_pool, global_mean_pool
 from .. import checks
 from ..graph.points.batch import read_batch
 from ..nn import SteerableConv
+from ..nn.field import Example, FieldModule, random_positions
 from ..nn.kernel import BasisSpec
 from ..nn.pointwise import FieldBatchNorm, Linear, NormGate
 from ..nn.pointwise.activation import build_activation
@@ -49,7 +50,7 @@ def _with_loops(edge_index: Tensor, num_nodes: int, *attributes: Tensor | None
         for a in attributes)
 
 
-class QM9Net(torch.nn.Module):
+class QM9Net(FieldModule):
     r"""The network for molecular properties of `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
     <https://arxiv.org/abs/2212.06096>`_, section 5.3.
@@ -147,6 +148,8 @@ class QM9Net(torch.nn.Module):
         def scalars(n: int) -> FieldType:
             return FieldType([(n, '0e')], group)
 
+        self.set_types(scalars(in_dim), scalars(1))
+
         def build_conv(in_type, out_type):
             return SteerableConv(
                 in_type, out_type, spec,
@@ -174,7 +177,7 @@ class QM9Net(torch.nn.Module):
                 edge_attr: Tensor | None = None, batch: Tensor | None = None,
                 batch_size: int | None = None,
                 edge_shift: Tensor | None = None) -> Tensor:
-        self.embedding.in_type.check(checks.tensor('x', x), 'x')
+        self.check_input(x)
         if edge_attr is not None:  # also where the kernels do not see it
             checks.tensor('edge_attr', edge_attr,
                           checks.FLOATING + checks.INTEGERS)
@@ -205,3 +208,21 @@ class QM9Net(torch.nn.Module):
         if self.pool == 'sum':
             return global_add_pool(self.head(h), batch, size)
         return self.head(global_mean_pool(h, batch, size))
+
+    def example(self, generator: torch.Generator) -> Example:
+        """Two small molecules: chains of atoms, each bonded to the next."""
+        size = 6
+        pos = random_positions(generator, 2 * size)
+        x = torch.eye(self.in_type.dim, dtype=pos.dtype, device='cpu')[
+            torch.randint(self.in_type.dim, (2 * size, ), generator=generator,
+                          device='cpu')]
+        first = torch.arange(2 * size, device='cpu').view(2, size)[:, :-1]
+        bond = torch.stack([first, first + 1]).flatten(1)
+        edge_index = torch.cat([bond, bond.flip(0)], dim=1)
+        edge_attr = torch.rand(edge_index.shape[1], self.edge_dim,
+                               generator=generator, dtype=pos.dtype,
+                               device='cpu') if self.edge_dim else None
+        batch = torch.arange(2, device='cpu').repeat_interleave(size)
+        return Example((x, pos, edge_index, edge_attr, batch),
+                       (self.in_type, 'pos', None, None, None),
+                       (self.out_type, ))

@@ -57,7 +57,7 @@ class ShrecNet(VoxelNet):
         fields = [f'{in_channels}x0e', *texts('fields', fields),
                   f'{invariants}x0e']
         super().__init__(
-            in_channels,
+            in_channels, num_classes, group,
             lattice_stack([FieldType(f, group) for f in fields],
                           checks.integers('strides', strides),
                           smooth=checks.flag('smooth', smooth), padding=4,

@@ -10,6 +10,7 @@ from ..nn import LatticeLowPass, lattice_stack
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .voxels import (
+    PlainVoxelNet,
     VoxelNet,
     plain_conv,
     pooled_head,
@@ -72,7 +73,7 @@ class TetrisNet(VoxelNet):
         fields = [f'{in_channels}x0e', *texts('fields', fields),
                   f'{invariants}x0e']
         super().__init__(
-            in_channels,
+            in_channels, num_classes, group,
             torch.nn.Sequential(
                 LatticeLowPass(2.),
                 lattice_stack([FieldType(f, group) for f in fields],
@@ -82,7 +83,7 @@ class TetrisNet(VoxelNet):
             _head(invariants, num_classes, dropout))
 
 
-class TetrisCNN(VoxelNet):
+class TetrisCNN(PlainVoxelNet):
     r"""The conventional network beside :class:`TetrisNet`: of the same form,
     with batch norm and ReLU. It has 6,221,832 parameters.
 
@@ -116,7 +117,8 @@ class TetrisCNN(VoxelNet):
             ]
             if smooth and stride > 1:
                 layers.append(LatticeLowPass(stride, stride))
-        super().__init__(in_channels, torch.nn.Sequential(*layers),
+        super().__init__(in_channels, num_classes,
+                         torch.nn.Sequential(*layers),
                          _head(widths[-1], num_classes, dropout))
 
 

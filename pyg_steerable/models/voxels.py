@@ -9,21 +9,32 @@ from torch import Tensor
 
 from .. import checks
 from ..nn import LatticeGlobalPool
+from ..nn.chain import Chain
+from ..nn.field import Example, Grid
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 
 #: Channels, classes or hidden numbers: more are a mistake.
 MAX_WIDTH = 2**16
+#: Voxels along an axis of the examples of plain networks.
+_SIDE = 9
 
 
-class VoxelNet(torch.nn.Sequential):
+class VoxelNet(Chain):
     """Features of voxels, and a head that makes logits of them.
 
     Voxels of any floating or whole numbers are taken in the dtype of the
-    weights.
+    weights. The group is the one that leaves the logits alone.
     """
-    def __init__(self, in_channels: int, features: torch.nn.Module,
+    channel_axis = 1
+
+    def __init__(self, in_channels: int, num_classes: int,
+                 group: Group | str, features: torch.nn.Module,
                  head: torch.nn.Module):
         super().__init__(OrderedDict(features=features, head=head))
         self.in_channels = in_channels
+        self.set_types(FieldType([(in_channels, '0e')], group),
+                       FieldType([(num_classes, '0e')], group))
 
     def forward(self, voxels: Tensor) -> Tensor:
         checks.tensor('voxels', voxels, (
@@ -35,6 +46,21 @@ class VoxelNet(torch.nn.Sequential):
         weight = self.head[-1].weight
         checks.same_device(voxels=voxels, weights=weight)
         return super().forward(voxels.to(weight.dtype))
+
+    def example(self, generator: torch.Generator) -> Example:
+        """The smallest grid of which every stride keeps the centre."""
+        return super().example(generator)._replace(
+            out_types=(self.out_type, ))
+
+
+class PlainVoxelNet(VoxelNet):
+    """A network that no group leaves alone, to compare with."""
+    def __init__(self, in_channels: int, num_classes: int,
+                 features: torch.nn.Module, head: torch.nn.Module):
+        super().__init__(in_channels, num_classes, '1', features, head)
+
+    def grid_after(self, grid: Grid) -> Grid | None:
+        return grid if min(grid) >= _SIDE else None
 
 
 def width(name: str, value) -> int:

@@ -26,9 +26,9 @@ class Example(NamedTuple):
     """What a module takes and gives: arguments, and how these and the
     outputs transform. A type is a :class:`FieldType`, :obj:`'pos'` for
     positions, :class:`Voxels`, any other object with a :obj:`group` and an
-    :obj:`act(x, R)`, or :obj:`None` for what the group leaves alone;
-    :obj:`allowed` are the matrices that can act at all (on a grid), if not
-    all.
+    :obj:`act(x, R)`, :obj:`None` for what the group leaves alone, or, for a
+    list or tuple of arguments, a list or tuple of types; :obj:`allowed` are
+    the matrices that can act at all (on a grid), if not all.
     """
     inputs: tuple
     in_types: tuple

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .. import checks
 from ..nn.chain import as_field_module
@@ -95,10 +96,13 @@ def _filled(case: Case, in_types, out_types, inputs, dtype, generator
     if len(inputs) != len(in_types):
         raise ValueError(f"Expected as many 'inputs' as 'in_types' (got "
                          f"{len(inputs)} and {len(in_types)})")
-    inputs = tuple(
-        x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
-        for x in inputs)
-    return Case(case.function, inputs, in_types, out_types, case.allowed)
+
+    def cast(x):
+        floating = isinstance(x, Tensor) and x.is_floating_point()
+        return x.to(dtype) if floating else x
+
+    return Case(case.function, tuple(tree_map(cast, list(inputs))), in_types,
+                out_types, case.allowed)
 
 
 def _random(kind, generator) -> Tensor:

@@ -115,8 +115,8 @@ class FieldConv(MessagePassing, FieldModule):
             checks.warn(
                 f'Nothing leads from {self.in_type} to {text} in '
                 f'{self.out_type}{self._where()}: these fields of the output '
-                f"of this {type(self).__name__} are zero. Raise 'max_degree' or "
-                f"leave them out")
+                f"of this {type(self).__name__} are zero. Raise 'max_degree' "
+                f"or leave them out")
 
     def _where(self) -> str:
         """What a user may have to know about the neighbours."""
