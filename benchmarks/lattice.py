@@ -76,7 +76,7 @@ def build(name, args, kernel_size):
                                     kernel_size, padding=kernel_size // 2)
         else:
             layer = LatticeSteerableConv(field_type, field_type, kernel_size,
-                                         path='graph')
+                                         order='graph')
     return layer.to(args.device)
 
 

@@ -172,7 +172,7 @@ class Model(Column):
 class Molecules(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.net = QM9Net(T.dim, channels=2, blocks=1, invariants=3, hidden=2)
+        self.net = QM9Net(T.dim, channels=2, blocks=1, invariants=3)
 
     def forward(self, x, pos, edge_index, batch):
         return self.net(x, pos, edge_index, batch=batch, batch_size=3)

@@ -64,7 +64,7 @@ def layer(*args, **kwargs):
 NARROW = dict(fields=('2x0e + 1x1o', '2x0e + 1x1o'), invariants=4,
               strides=(1, 2, 1))
 CUBE = dict(size=37, hidden=4)
-POINTS = dict(channels=2, max_degree=1, ratios=(1., 1.), k=5, hidden=2,
+POINTS = dict(channels=2, max_degree=1, ratios=(1., 1.), k=5,
               num_points=16, dropout=0., mlp=4)
 MODELS = {
     'conv': (lambda: layer(T, T, 3), lambda: voxels(5, 4)),
@@ -85,8 +85,8 @@ MODELS = {
                                           **CUBE), lambda: voxels(2, 37)),
     'AminoAcidCNN': (lambda: AminoAcidCNN(3, channels=4 * (2, ), **CUBE),
                      lambda: voxels(2, 37)),
-    'QM9Net': (lambda: QM9Net(5, channels=2, blocks=1, hidden=2,
-                              invariants=4), lambda: clouds(True)),
+    'QM9Net': (lambda: QM9Net(5, channels=2, blocks=1, invariants=4),
+               lambda: clouds(True)),
     'ModelNetClassifier': (lambda: ModelNetClassifier(
         3, invariants=4, **POINTS), lambda: clouds(False)),
     'ModelNetSegmenter': (lambda: ModelNetSegmenter(3, **POINTS),

@@ -35,7 +35,7 @@ class Molecules(torch.nn.Module):
     """As a user calls it: keywords in forward, tensors outside."""
     def __init__(self, **kwargs):
         super().__init__()
-        self.net = QM9Net(T.dim, channels=2, blocks=1, invariants=4, hidden=2,
+        self.net = QM9Net(T.dim, channels=2, blocks=1, invariants=4,
                           **kwargs)
 
     def forward(self, x, pos, edge_index, batch):

@@ -78,6 +78,13 @@ def perturbed(conv):
     return conv
 
 
+def ways(path):
+    """Order and backend."""
+    if path == 'reference':
+        return 'auto', path
+    return 'graph' if path in ('runs', 'rows') else path, 'auto'
+
+
 def make(group='SO(3)', cls=LatticeSteerableConv, kernel_size=3, **kwargs):
     torch.manual_seed(0)
     conv = cls(FieldType(IN, group), FieldType(OUT, group), kernel_size,
@@ -246,7 +253,7 @@ def outcomes(conv, x, lattice, mask, path):
         out = function(voxels.movedim(-1, 0)[None])
         out = out[0].movedim(0, -1)[tuple(lattice.targets[0].T)]
     else:
-        conv.order = path
+        conv.order, conv.backend = ways(path)
         out = conv(x, lattice)
     torch.manual_seed(1)
     (out * torch.randn(out.shape).double()).sum().backward()
@@ -296,7 +303,8 @@ def test_batches_and_layers_in_a_row():
     batch = Batch.from_data_list([voxel_to_graph(v) for v in voxels])
     down = batch.next(3, stride=2)
     for path in ('graph', 'dense', 'reference'):
-        first.order = second.order = path
+        for conv in (first, second):
+            conv.order, conv.backend = ways(path)
         out = second(first(batch.x, batch), down)
         out = graph_to_voxel(down, out, targets=True)
         assert torch.allclose(out, second(first(voxels)), atol=1e-10)
@@ -334,7 +342,7 @@ def test_transposed(stride, occupancy, monkeypatch):
     found = [outcomes(lambda x: lattice.gather(plain(
         lattice.scatter(x, targets=True), output_size=grid)), plain)]
     for path in ('auto', 'runs', 'rows', 'dense', 'reference'):
-        conv.order = 'graph' if path in ('runs', 'rows') else path
+        conv.order, conv.backend = ways(path)
         if conv.order == 'graph':
             go_by(path == 'runs', monkeypatch)
         found.append(outcomes(lambda x: conv(x, lattice), conv))
@@ -379,7 +387,7 @@ def test_large_lattices_keep_to_one_offset(size, runs, monkeypatch):
     """
     go_by(runs, monkeypatch)
     scalar = FieldType('1x0e', 'SO(3)')
-    conv = LatticeSteerableConv(scalar, scalar, 5, path='graph')
+    conv = LatticeSteerableConv(scalar, scalar, 5, order='graph')
     lattice = voxel_to_graph(torch.randn(1, size, size, size), 5)
     assert 'edge_index' not in lattice
     x = lattice.x.clone().requires_grad_()
@@ -390,7 +398,7 @@ def test_large_lattices_keep_to_one_offset(size, runs, monkeypatch):
 
 
 def test_second_derivatives():
-    conv = make('SO(2)', path='graph')
+    conv = make('SO(2)', order='graph')
     mask = torch.rand(3, 3, 4) < 0.5
     lattice = voxel_to_graph(torch.randn(5, 3, 3, 4).double(), mask=mask)
     x = lattice.x.clone().requires_grad_()
@@ -485,7 +493,7 @@ def test_float32_and_autocast():
     expected = conv(lattice.x, lattice)
     conv, x = conv.float(), lattice.x.float()
     for path in ('graph', 'dense'):
-        conv.order = path
+        conv.order, conv.backend = ways(path)
         assert conv(x, lattice).dtype == torch.float32
         assert relative(conv(x, lattice), expected) < 1e-5
         with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -501,13 +509,13 @@ def test_features_of_other_types():
     for dtype in (torch.bool, torch.uint8, torch.float16, torch.float64):
         assert torch.equal(conv(mask.to(dtype)[None]), expected)
         for path in ('graph', 'dense', 'reference'):
-            conv.order = path
+            conv.order, conv.backend = ways(path)
             out = lattice.scatter(conv(lattice.x.to(dtype), lattice))
             assert torch.allclose(out, expected, atol=1e-5)
 
 
 def test_hooks_see_messages():
-    conv = make('O(3)', path='graph')
+    conv = make('O(3)', order='graph')
     lattice = voxel_to_graph(torch.randn(5, 3, 4, 5).double())
     expected, seen = conv(lattice.x, lattice), []
     conv.register_message_forward_hook(
@@ -608,7 +616,7 @@ BAD = {
     'kernel': (lambda: conv(3, kernel='gaussian'), [
         "'kernel'", "'implicit'", "got 'gaussian'"]),
     'cutoff': (lambda: conv(3, cutoff='none'), ["'cutoff'", "'sfcnn'"]),
-    'path': (lambda: conv(3, path='fast'), ["'path'", "got 'fast'"]),
+    'order': (lambda: conv(3, order='fast'), ["'order'", "got 'fast'"]),
     'attributes': (lambda: conv(3, kernel=ImplicitBasis(
         'O(3)', attr_type=T)), ['without attributes']),
     'large': (lambda: conv(5)(torch.zeros(1, 1, 5, 4, 5)), [
@@ -633,7 +641,7 @@ BAD = {
     'pool, even': (lambda: LatticeAvgPool(2), ["'kernel_size'"]),
     'scale': (lambda: LatticeLowPass(-1.), ["'scale'"]),
     'reduce': (lambda: LatticeGlobalPool('max'), ["'reduce'"]),
-    'no list': (lambda: conv(3, path='reference')(
+    'no list': (lambda: conv(3, backend='reference')(
         LATTICE.x, voxel_to_graph(torch.zeros(1, 5, 5, 5),
                                   list_edges=False)), ["'list_edges=True'"]),
 }

@@ -73,7 +73,7 @@ def test_data_as_a_whole():
 
 
 def test_subgraphs():
-    conv = LatticeSteerableConv(T, T, 3, path='graph').double()
+    conv = LatticeSteerableConv(T, T, 3, order='graph').double()
     for list_edges in (True, False):
         lattice = lattice_of(0.5, list_edges=list_edges)
         keep = torch.rand(len(lattice.coord)) < 0.6
@@ -237,7 +237,7 @@ def test_lattices_that_do_not_fit(name, path):
     torch.manual_seed(0)
     change, match = WRONG[name]
     lattice = lattice_of(0.7, list_edges=True)
-    conv = LatticeSteerableConv(T, T, 3, path=path).double()
+    conv = LatticeSteerableConv(T, T, 3, order=path).double()
     conv(lattice.x, lattice)  # it was fine once
     change(lattice)
     with pytest.raises((ValueError, TypeError), match=match):
@@ -303,7 +303,7 @@ def test_huge_grids():
     with pytest.raises(MemoryError, match='GiB'):
         lattice.scatter(lattice.x)
     with pytest.raises(MemoryError, match='GiB'):
-        LatticeSteerableConv(T, T, 3, path='dense')(lattice.x, lattice)
+        LatticeSteerableConv(T, T, 3, order='dense')(lattice.x, lattice)
     none = lattice_graph(coord[:0], 3 * (10**6, ), lattice.x[:0])
     assert conv(none.x, none).shape == (0, T.dim)
 
@@ -323,7 +323,7 @@ def test_huge_grids():
     (lambda: LatticeGlobalPool('max'), "'reduce'"),
     (lambda: LatticeSteerableConv(T, T, object()), "'kernel_size'"),
     (lambda: LatticeSteerableConv(T, T, 127), 'numbers'),
-    (lambda: LatticeSteerableConv(T, T, path=None), "'path'"),
+    (lambda: LatticeSteerableConv(T, T, order=None), "'order'"),
     (lambda: LatticeSteerableConv(T, T, kernel=3), "'kernel'"),
     (lambda: LatticeSteerableConv(T, T, bias='yes'), "'bias'"),
     (lambda: LatticeBlock(T, T, activation=3), "'activation'"),

@@ -40,7 +40,7 @@ class Convolutions(torch.nn.Module):
 class Molecules(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.net = QM9Net(3, channels=4, blocks=1, invariants=8, hidden=4)
+        self.net = QM9Net(3, channels=4, blocks=1, invariants=8)
 
     def forward(self, x, pos, edge_index, batch):
         return self.net(x, pos, edge_index, batch=batch)

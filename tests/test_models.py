@@ -9,6 +9,7 @@ from torch_geometric.loader import DataLoader
 
 from pyg_steerable import Group
 from pyg_steerable.datasets import load_qm9
+from pyg_steerable.kernels import ImplicitBasis
 from pyg_steerable.models import QM9Net
 from pyg_steerable.models.qm9 import _with_loops
 from pyg_steerable.nn import QuotientELU
@@ -17,7 +18,7 @@ VARIANTS = [
     dict(),
     dict(edge_dim=4),
     dict(edge_dim=4, atom_dim=5),
-    dict(atom_dim=5, kernel_degree=2, blocks=1),
+    dict(atom_dim=5, kernel=ImplicitBasis.spec(max_degree=2), blocks=1),
     dict(kernel='harmonic'),
     dict(group='SO(2)', blocks=1),
     dict(group='SO(3)', max_degree=2, blocks=1, pool='sum'),

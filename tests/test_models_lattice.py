@@ -365,11 +365,15 @@ def test_norms_of_the_papers_networks():
         FieldBatchNorm(A, normalization='max')
 
 
+def ways(path):
+    return {'backend' if path == 'reference' else 'order': path}
+
+
 @pytest.mark.parametrize('path', ['graph', 'dense', 'reference'])
 @pytest.mark.parametrize('training', [False, True])
 def test_norm_on_graphs(path, training):
     torch.manual_seed(0)
-    block = LatticeBlock(A, B, 3, norm=True, path=path).double()
+    block = LatticeBlock(A, B, 3, norm=True, **ways(path)).double()
     x = randn(A, 5, 2) + 1
     block(x)
     block.train(training)
@@ -387,7 +391,7 @@ def test_norm_on_sparse_graphs_counts_nodes_only():
     outs, states = [], []
     for path in ('graph', 'dense'):
         torch.manual_seed(1)
-        conv = LatticeNormConv(A, B, 3, path=path).double()
+        conv = LatticeNormConv(A, B, 3, order=path).double()
         lattice = voxel_to_graph(x, 3, mask=mask)
         outs.append(conv(lattice.x, lattice))
         states.append(conv.norm.running_mean)

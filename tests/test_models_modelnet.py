@@ -10,7 +10,7 @@ from pyg_steerable.models import ModelNetClassifier, ModelNetSegmenter
 from pyg_steerable.nn import NormGate, QuotientELU, hierarchy
 from pyg_steerable.testing import equivariance_error
 
-SMALL = dict(channels=3, max_degree=2, ratios=(0.5, 0.5, 0.5), k=6, hidden=3,
+SMALL = dict(channels=3, max_degree=2, ratios=(0.5, 0.5, 0.5), k=6,
              num_points=60)
 GROUPS = ['M', 'Inv', 'SO(2)xInv', 'SO(2)', 'SO(2)xF', 'SO(2)xM', 'SO(3)',
           'O(3)']

@@ -316,7 +316,7 @@ def test_partly_periodic():
 def test_levels_of_crystals(cls):
     T = FieldType('3x0e', 'O(3)')
     model = cls(4, T, group='O(3)', channels=3, ratios=(1., 0.5), k=5,
-                hidden=3, activation=NormGate, num_points=10).double()
+                activation=NormGate, num_points=10).double()
     (_, p1, c1), (_, p2, c2) = crystal(9), crystal(8)
     pos, batch = torch.cat([p1, p2]), torch.tensor(9 * [0] + 8 * [1])
     cell, x = torch.stack([c1, c2]), torch.randn(17, 3).double()

@@ -9,6 +9,7 @@ from pyg_steerable import FieldType
 from pyg_steerable.kernels import (
     HarmonicBasis,
     ImplicitBasis,
+    Kernel,
     LatticeKernel,
     SteerableBasis,
     SteerableKernel,
@@ -59,8 +60,8 @@ from pyg_steerable.testing import assert_equivariant, equivariance_error
 T = FieldType('2x0e + 1x0o + 2x1o + 1x1e', 'SO(3)')
 SMALL = '1x0e + 1x0o + 1x1o + 1x1e'
 POSITIONS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-CLOUDS = dict(channels=2, group='SO(2)', hidden=2, k=5, mlp=8,
-              activation=NormGate)
+CLOUDS = dict(channels=2, group='SO(2)', k=5, mlp=8, activation=NormGate,
+              kernel=ImplicitBasis.spec(hidden=2))
 
 #: A module of each public class, under a group smaller than O(3).
 MODULES = {
@@ -117,13 +118,13 @@ MODULES = {
                                        size=37),
 }
 #: What others are made of.
-ABSTRACT = {FieldModule, SteerableBasis}
+ABSTRACT = {FieldModule, Kernel, SteerableBasis}
 #: Norms, sums and harmonics are those of O(3), whatever the group.
 SYMMETRIC = {NormMaxPool, GlobalPool, FieldDropout, LatticeDropout,
              LatticeLowPass, LatticeAvgPool, LatticeGlobalPool,
              HarmonicBasis}
 #: No group leaves the whole of these networks alone.
-NOT_STEERABLE = {TetrisCNN, CathCNN, AminoAcidCNN}
+NOT_STEERABLE = [TetrisCNN, CathCNN, AminoAcidCNN]
 STEERABLE = [cls for cls in MODULES if cls not in NOT_STEERABLE]
 
 

@@ -69,7 +69,7 @@ class FieldConv(MessagePassing, FieldModule):
     @property
     def _wants_messages(self) -> bool:
         """Whether somebody looks at single messages."""
-        return bool(self.order == 'reference' or self.explain
+        return bool(self.backend == 'reference' or self.explain
                     or self._message_forward_hooks
                     or self._message_forward_pre_hooks
                     or self._aggregate_forward_hooks

@@ -26,7 +26,8 @@ from ..kernel import BasisSpec, LatticeKernel, SteerableBasis
 from ..kernel.spec import read_spec
 from .base import FieldConv
 
-PATHS = ('auto', 'graph', 'dense', 'reference')
+ORDERS = ('auto', 'graph', 'dense')
+BACKENDS = ('auto', 'reference')
 #: Lattices with a larger part of all voxels go through conv3d. It multiplies
 #: two to three times as fast, but at all voxels.
 DENSE_ABOVE = 0.4
@@ -37,6 +38,11 @@ def _one_more(x: Tensor, dim: int) -> Tensor:
     # Not F.pad: in PyTorch 2.6 and before it refuses empty dimensions.
     shape = (*x.shape[:dim], 1, *x.shape[dim + 1:])
     return torch.cat([x, x.new_zeros(shape)], dim)
+
+
+def _matrices(weight: Tensor) -> Tensor:
+    """The kernel as a matrix for each offset, [K, d_in, d_out]."""
+    return weight.flatten(2).permute(2, 1, 0).contiguous()
 
 
 class LatticeSteerableConv(FieldConv):
@@ -99,12 +105,13 @@ class LatticeSteerableConv(FieldConv):
             (default: :obj:`False`)
         bias (bool, optional): If set to :obj:`False`, the layer adds no
             bias to invariant components. (default: :obj:`True`)
-        path (str, optional): How graphs are evaluated: :obj:`"graph"`,
+        order (str, optional): How graphs are evaluated: :obj:`"graph"`,
             neighbours are gathered and multiplied, see
             :func:`~pyg_steerable.ops.lattice.lattice_conv`;
             :obj:`"dense"`, :func:`~torch.nn.functional.conv3d` on the whole
-            grid; :obj:`"reference"`, plain messages; :obj:`"auto"`, the
-            second where more than two fifths of the voxels are nodes.
+            grid; :obj:`"auto"`, the second where more than two fifths of the
+            voxels are nodes. (default: :obj:`"auto"`)
+        backend (str, optional): :obj:`"reference"` for plain messages.
             (default: :obj:`"auto"`)
         **options (optional): Those of a basis that is given by name:
             :obj:`cutoff`, the highest harmonics of the shells
@@ -130,17 +137,21 @@ class LatticeSteerableConv(FieldConv):
         'weight': Tensor,
     }
 
+    #: Whether neighbours are those along the edges of a lattice backwards.
+    is_transposed = False
+
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  kernel_size=5, *, stride=1, padding=None, spacing=1.,
                  kernel: SteerableBasis | BasisSpec | str = 'harmonic',
                  root_weight: bool = False, bias: bool = True,
-                 path: str = 'auto', **options):
-        checks.choice('path', path, PATHS)
+                 order: str = 'auto', backend: str = 'auto', **options):
+        checks.choice('order', order, ORDERS)
+        checks.choice('backend', backend, BACKENDS)
         super().__init__(aggr='sum')
         self._set_types(FieldType.wrap(in_type), FieldType.wrap(out_type),
                         root_weight)
         self.stencil = Stencil(kernel_size, stride, padding, spacing)
-        self.order = path
+        self.order, self.backend = order, backend
         if not isinstance(kernel, SteerableBasis):
             kernel = read_spec(kernel, **options).for_stencil(
                 self.in_type, self.out_type, max(self.stencil.kernel_size))
@@ -160,44 +171,66 @@ class LatticeSteerableConv(FieldConv):
     def _where(self) -> str:
         return f' at the offsets of {self.stencil}'
 
-    def dense_weight(self) -> Tensor:
+    def dense_maps(self, x: Tensor | None = None
+                   ) -> tuple[Tensor, Tensor | None]:
         r"""The kernel at all offsets, with that of the root,
-        :math:`[d_{out}, d_{in}, s_z, s_y, s_x]`.
+        :math:`[d_{out}, d_{in}, s_z, s_y, s_x]`, and the bias of all
+        components, :math:`[d_{out}]`, if there is one; for an input :obj:`x`
+        of training, where they depend on it.
         """
         weight = self.kernel.sampled()
         if self.root_weight:
             around = weight.shape[2] // 2
             weight = weight + F.pad(self.lin.matrix().unsqueeze(-1),
                                     (around, around))
-        return weight.unflatten(-1, self.stencil.kernel_size)
+        bias = None
+        if self.lin.bias is not None:
+            bias = self.lin.bias_basis @ self.lin.bias
+        return weight.unflatten(-1, self.stencil.kernel_size), bias
+
+    def dense_weight(self) -> Tensor:
+        """The first of :meth:`dense_maps`."""
+        return self.dense_maps()[0]
 
     def dense_bias(self) -> Tensor | None:
-        r"""The bias of all components, :math:`[d_{out}]`."""
-        if self.lin.bias is None:
-            return None
-        return self.lin.bias_basis @ self.lin.bias
+        """The second of :meth:`dense_maps`."""
+        return self.dense_maps()[1]
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
+        return self._convolve(x, lattice)
+
+    def _convolve(self, x: Tensor, lattice: LatticeData | None, *size
+                  ) -> Tensor:
         if lattice is None:
             self._check_voxels(x)
-            self._check_fits(x)
-            return self._on_voxels(F.conv3d, x, self.dense_weight())
+            return self._on_voxels(x, *self.dense_maps(x), *size)
         self._check_lattice(lattice)
-        self._check_rows(x, lattice.coord.shape[0])
+        sources, targets = lattice.coord, lattice.targets[0]
+        if self.is_transposed:
+            sources, targets = targets, sources
+        self._check_rows(x, sources.shape[0])
+        weight, bias = self.dense_maps(x)
         if self._wants_messages:
-            return self._sum_messages(
-                x, self._listed(lattice), lattice.edge_offset,
-                lattice.num_targets)
-        if self._prefers_voxels(lattice):
-            voxels = self.forward(lattice.scatter(x))
-            return lattice.gather(voxels, targets=True)
-        return self._add_bias(lattice_conv(x, self._matrices(),
-                                           lattice.edges))
+            out = self._sum_messages(x, lattice, _matrices(weight),
+                                     targets.shape[0])
+        elif self._prefers_voxels(lattice):
+            return self._through_voxels(x, lattice, weight, bias)
+        else:
+            out = lattice_conv(x, _matrices(weight), lattice.edges,
+                               self.is_transposed)
+        return out if bias is None else out + bias
 
-    def _on_voxels(self, function, x: Tensor, weight: Tensor, *args
+    def _on_voxels(self, x: Tensor, weight: Tensor, bias: Tensor | None
                    ) -> Tensor:
-        x, bias = as_weights(x, weight.dtype), self.dense_bias()
+        return self._call(F.conv3d, x, weight, bias)
+
+    def _call(self, function, x: Tensor, weight: Tensor, bias: Tensor | None,
+              *args) -> Tensor:
+        """A convolution of PyTorch's; the input is dim 1 of the result and
+        of the weight's two first dimensions.
+        """
+        x = as_weights(x, weight.dtype)
         args = (self.stencil.stride, self.stencil.padding, *args)
         if weight.numel():
             return function(x, weight, bias, *args)
@@ -207,11 +240,16 @@ class LatticeSteerableConv(FieldConv):
         out = function(x, weight, bias, *args)
         return out[:, :self.out_type.dim]
 
+    def _through_voxels(self, x: Tensor, lattice: LatticeData, weight: Tensor,
+                        bias: Tensor | None) -> Tensor:
+        voxels = self._on_voxels(lattice.scatter(x), weight, bias)
+        return lattice.gather(voxels, targets=True)
+
     def _prefers_voxels(self, lattice: LatticeData) -> bool:
         if self.order == 'dense' and not self._may_be_dense(lattice):
-            raise ValueError("Expected all edges, each once, for 'path' "
+            raise ValueError("Expected all edges, each once, for 'order' "
                              "'dense' (got a lattice with some left out). "
-                             "Use 'path' 'graph'")
+                             "Use 'order' 'graph'")
         return self.order == 'dense' or (
             self.order == 'auto' and lattice.occupancy > DENSE_ABOVE
             and lattice.lists_all_edges)
@@ -220,26 +258,17 @@ class LatticeSteerableConv(FieldConv):
     def _may_be_dense(lattice: LatticeData) -> bool:
         return not can_look(lattice.coord) or lattice.lists_all_edges
 
-    def _matrices(self) -> Tensor:
-        """The kernel as a matrix for each offset, [K, d_in, d_out]."""
-        return self.dense_weight().flatten(2).permute(2, 1, 0).contiguous()
-
-    def _add_bias(self, out: Tensor) -> Tensor:
-        bias = self.dense_bias()
-        return out if bias is None else out + bias
-
-    @staticmethod
-    def _listed(lattice: LatticeData) -> Tensor:
+    def _sum_messages(self, x: Tensor, lattice: LatticeData, weight: Tensor,
+                      num_targets: int) -> Tensor:
         if 'edge_index' not in lattice:
             raise ValueError("Expected a lattice with 'edge_index' for plain "
                              "messages (got none). Build it with "
                              "'list_edges=True'")
-        return lattice.edge_index
-
-    def _sum_messages(self, x, edge_index, edge_offset, num_dst) -> Tensor:
-        return self._add_bias(self._propagate(
-            edge_index, x=(x, None), edge_offset=edge_offset,
-            weight=self._matrices(), size=(len(x), num_dst)))
+        edges = lattice.edge_index
+        return self._propagate(
+            edges.flip(0) if self.is_transposed else edges, x=(x, None),
+            edge_offset=lattice.edge_offset, weight=weight,
+            size=(len(x), num_targets))
 
     def message(self, x_j: Tensor, edge_offset: Tensor,
                 weight: Tensor) -> Tensor:
@@ -271,6 +300,7 @@ class LatticeSteerableConv(FieldConv):
                              f'{self.in_type} (got {list(x.shape)}). For '
                              f'node features pass the lattice, too')
         checks.same_device(x=x, weights=self.kernel.positions)
+        self._check_fits(x)
 
     def _check_fits(self, x: Tensor) -> None:
         check_fits(self.stencil, x.shape[2:])
@@ -290,7 +320,7 @@ class LatticeSteerableConv(FieldConv):
         """A plain convolution with the same result on voxels. It shares no
         parameters with the layer.
         """
-        return self._export(torch.nn.Conv3d, self.dense_weight())
+        return self._export(torch.nn.Conv3d)
 
     @torch.no_grad()
     def to_conv2d(self) -> torch.nn.Conv2d:
@@ -300,10 +330,12 @@ class LatticeSteerableConv(FieldConv):
         Raises:
             ValueError: If the stencil is not one voxel thick along *z*.
         """
-        return self._export(torch.nn.Conv2d, self.dense_weight())
+        return self._export(torch.nn.Conv2d)
 
-    def _export(self, cls, weight: Tensor):
-        own, bias = self.stencil, self.dense_bias()
+    def _export(self, cls):
+        own, (weight, bias) = self.stencil, self.dense_maps()
+        if self.is_transposed:
+            weight = weight.transpose(0, 1)
         numbers = (own.kernel_size, own.stride, own.padding)
         if cls in (torch.nn.Conv2d, torch.nn.ConvTranspose2d):
             if own.kernel_size[0] > 1 or own.padding[0] > 0:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...graph.lattice.data import LatticeData
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType
 from ..pointwise import FieldBatchNorm
@@ -41,24 +40,19 @@ class LatticeNormConv(LatticeSteerableConv):
         super().__init__(in_type, out_type, kernel_size, **kwargs)
         self.norm = FieldBatchNorm(self.in_type, momentum=momentum,
                                    affine=False, normalization=normalization)
-        self._folded = None  # kernel and bias, while forward runs
 
     def reset_parameters(self):
         r"""Resets all learnable parameters and the statistics."""
         super().reset_parameters()
         self.norm.reset_parameters()
 
-    def dense_weight(self) -> Tensor:
-        return (self._folded or self._fold())[0]
-
-    def dense_bias(self) -> Tensor:
-        return (self._folded or self._fold())[1]
-
-    def _fold(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Kernel and bias for the statistics of x, or the running ones."""
+    def dense_maps(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Kernel and bias for the statistics of :obj:`x` in training, and
+        else for the running ones.
+        """
         norm = self.norm
         with full_precision(norm.running_var):
-            weight, bias = super().dense_weight(), super().dense_bias()
+            weight, bias = super().dense_maps()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
                 # (Occupancies may be whole numbers.)
@@ -71,19 +65,3 @@ class LatticeNormConv(LatticeSteerableConv):
             shift = weight.sum((2, 3, 4)) @ centre
             bias = -shift if bias is None else bias - shift
             return weight.to(dtype), bias.to(dtype)
-
-    def forward(self, x: Tensor, lattice: LatticeData | None = None
-                ) -> Tensor:
-        if self._folded is not None:  # a graph on its way to conv3d
-            return super().forward(x, lattice)
-        if lattice is None:
-            self._check_voxels(x)
-        else:
-            # Before the statistics take anything from it.
-            self._check_lattice(lattice)
-            self._check_rows(x, lattice.coord.shape[0])
-        try:
-            self._folded = self._fold(x)
-            return super().forward(x, lattice)
-        finally:
-            self._folded = None

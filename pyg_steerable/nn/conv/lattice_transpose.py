@@ -1,6 +1,7 @@
 """The transposed convolution of voxels."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 from ... import checks
 from ...graph.lattice.data import LatticeData
 from ...graph.lattice.stencil import short
-from ...ops.lattice import lattice_conv
 from ..field import Grid
 from .lattice import LatticeSteerableConv
 
@@ -42,6 +42,8 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
         - **output:** voxels :math:`(B, d_{out}, D', H', W')`, or features
           :math:`(|\mathcal{V_s}|, d_{out})`
     """
+    is_transposed = True
+
     def _relative_positions(self) -> Tensor:
         return -super()._relative_positions()
 
@@ -51,24 +53,18 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None,
                 size: tuple[int, int, int] | None = None) -> Tensor:
-        if lattice is None:
-            self._check_voxels(x)
-            self._check_fits(x)
-            return self._on_voxels(
-                F.conv_transpose3d, x, self.dense_weight().transpose(0, 1),
-                self._surplus(x.shape[2:], size))
-        self._check_lattice(lattice)
-        self._check_rows(x, lattice.num_targets)
-        if self._wants_messages:
-            return self._sum_messages(
-                x, self._listed(lattice).flip(0), lattice.edge_offset,
-                len(lattice.coord))
-        if self._prefers_voxels(lattice):
-            voxels = lattice.scatter(x, targets=True)
-            voxels = self.forward(voxels, size=lattice.grid)
-            return lattice.gather(voxels)
-        return self._add_bias(lattice_conv(x, self._matrices(), lattice.edges,
-                                           transposed=True))
+        return self._convolve(x, lattice, size)
+
+    def _on_voxels(self, x: Tensor, weight: Tensor, bias: Tensor | None,
+                   size: Sequence[int] | None = None) -> Tensor:
+        return self._call(F.conv_transpose3d, x, weight.transpose(0, 1), bias,
+                          self._surplus(x.shape[2:], size))
+
+    def _through_voxels(self, x: Tensor, lattice: LatticeData, weight: Tensor,
+                        bias: Tensor | None) -> Tensor:
+        voxels = lattice.scatter(x, targets=True)
+        return lattice.gather(self._on_voxels(voxels, weight, bias,
+                                              lattice.grid))
 
     def _check_fits(self, x: Tensor) -> None:
         """Any coarse grid that has a fine one."""
@@ -111,13 +107,11 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
     @torch.no_grad()
     def to_conv_transpose3d(self) -> torch.nn.ConvTranspose3d:
         """A plain transposed convolution with the same result on voxels."""
-        return self._export(torch.nn.ConvTranspose3d,
-                            self.dense_weight().transpose(0, 1))
+        return self._export(torch.nn.ConvTranspose3d)
 
     @torch.no_grad()
     def to_conv_transpose2d(self) -> torch.nn.ConvTranspose2d:
         """The same of images, see :meth:`to_conv2d` of
         :class:`LatticeSteerableConv`.
         """
-        return self._export(torch.nn.ConvTranspose2d,
-                            self.dense_weight().transpose(0, 1))
+        return self._export(torch.nn.ConvTranspose2d)

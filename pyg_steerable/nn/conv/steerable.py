@@ -173,6 +173,7 @@ class SteerableConv(FieldConv):
                 f"Expected a basis with attributes of type {attr_type}: "
                 f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
         self.order = order
+        self.backend = 'reference' if order == 'reference' else 'auto'
         self.validate = checks.flag('validate', validate)
         self._seen = False  # a batch of training
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)

@@ -48,7 +48,7 @@ class LatticeKernel(Kernel):
     fields, :math:`n_{in}` the number of input fields that the output field
     sees, and the weights are drawn with unit variance. Elements so have unit
     norm over all offsets, and features of unit variance on a full grid keep
-    it. Elements that vanish at all offsets get no weight.
+    it. Elements that vanish at all offsets do not count: their scale is zero.
 
     Args:
         basis (SteerableBasis): The basis, without attributes. Its batch
@@ -135,16 +135,17 @@ class LatticeKernel(Kernel):
             len(self.positions), 0))
         self.basis.eval()
         scales: dict[int, Tensor] = {}
-        elements, size = self.elements(), len(self.in_type)
-        norms = [E.flatten(1).norm(dim=1) for E in elements]
+        size = len(self.in_type)
+        norms = [E.flatten(1).norm(dim=1) for E in self.elements()]
         largest = max((float(norm.max()) for norm in norms if len(norm)),
                       default=0.)
-        for i, (p, norm) in enumerate(zip(self.pairs, norms)):
-            row = self.pairs[i - i % size:][:size]  # of the same output
-            seen = sum(q.mv for q in row if q.n)
-            fan_in = p.dw / max(1, p.n * seen)
-            scale = torch.where(norm > _NOTHING * largest,
-                                self.gain * fan_in**0.5 / norm, 0.)
+        alive = [norm > _NOTHING * largest for norm in norms]
+        for i, (p, norm, some) in enumerate(zip(self.pairs, norms, alive)):
+            first = i - i % size  # of the same output
+            seen = sum(q.mv for q, a in zip(
+                self.pairs[first:first + size], alive[first:]) if a.any())
+            fan_in = p.dw / max(1, int(some.sum()) * seen)
+            scale = torch.where(some, self.gain * fan_in**0.5 / norm, 0.)
             counts = [self.product.paths[k].s * self.product.paths[k].mu
                       for k in p.paths]
             scales.update(zip(p.paths, scale.split(counts)))

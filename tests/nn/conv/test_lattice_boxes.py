@@ -34,6 +34,13 @@ QUARTER = torch.tensor([[0., 1., 0.], [-1., 0., 0.], [0., 0., 1.]]).double()
 ONE, VECTOR = (FieldType(t, 'O(3)') for t in ('0e', '1o'))
 
 
+def ways(path):
+    """Order and backend."""
+    if path == 'reference':
+        return 'auto', path
+    return 'graph' if path in ('runs', 'rows') else path, 'auto'
+
+
 def make(group, kernel_size, cls=LatticeSteerableConv, **kwargs):
     torch.manual_seed(0)
     conv = cls(FieldType(IN, group), FieldType(OUT, group), kernel_size,
@@ -91,7 +98,7 @@ def test_all_ways_agree(case, occupancy, monkeypatch):
 
     expected = gradients(by_hand, leaves, weights)
     for path in ('auto', 'dense', 'reference', 'runs', 'rows'):
-        conv.order = 'graph' if path in ('runs', 'rows') else path
+        conv.order, conv.backend = ways(path)
         if conv.order == 'graph':
             monkeypatch.setattr(lattice_edges, '_prefers_runs',
                                 lambda *args, runs=path == 'runs': runs)
@@ -105,7 +112,7 @@ def test_all_ways_agree(case, occupancy, monkeypatch):
 
 @pytest.mark.parametrize('path', ['graph', 'dense'])
 def test_second_derivatives(path):
-    conv = make('SO(2)', (1, 3, 5), stride=(1, 1, 2), path=path)
+    conv = make('SO(2)', (1, 3, 5), stride=(1, 1, 2), order=path)
     mask = torch.rand(GRID) < 0.2
     lattice = voxel_to_graph(torch.randn(6, *GRID).double(), mask=mask,
                              **vars(conv.stencil))
@@ -243,17 +250,15 @@ def test_boxes_of_other_shapes_break_it():
 @pytest.mark.parametrize('group', ['SO(2)', 'SO(2)xM', 'D4', 'O(3)', '1'])
 def test_what_vanishes_in_the_plane_has_no_weight(group):
     kernel = make(group, (1, 5, 5)).kernel
-    norms = torch.cat([E.flatten(1).norm(dim=1)
-                       for E in kernel._sample(kernel.basis(kernel.positions))
-                       ])
-    zero = norms < 1e-9
-    assert torch.equal(kernel.scale == 0, zero)
+    norms = [E.flatten(1).norm(dim=1) for E in kernel.elements()]
+    scales = kernel._by_pair(kernel.scale)
+    zero = torch.cat(norms) < 1e-9
+    assert torch.equal(torch.cat(scales) == 0, zero)
     assert float(kernel.scale.max()) < 10 and bool((~zero).any())
     assert group == 'O(3)' or zero.any()
     # The others are of one size, as without those.
-    for E in kernel.elements():
-        sizes = E.flatten(1).norm(dim=1)
-        sizes = sizes[sizes > 0]
+    for norm, scale in zip(norms, scales):
+        sizes = (norm * scale)[scale > 0]
         assert torch.allclose(sizes, sizes[:1].expand_as(sizes))
 
 
@@ -271,10 +276,10 @@ def test_fields_that_vanish_in_the_plane_are_named():
     mirror = Group.from_generators(torch.diag(line)[None])
     T, one = FieldType('0e + 0o', mirror), FieldType('0e', mirror)
     basis = HarmonicBasis(mirror, 2, 2.)
-    assert not LatticeSteerableConv(one, T, 5, kernel=basis).kernel.vanishing
-    with pytest.warns(UserWarning, match='1x0o.*vanish.*\\(1, 5, 5\\)'):
+    assert not LatticeSteerableConv(one, T, 5, kernel=basis).kernel.unreached
+    with pytest.warns(UserWarning, match='1x0o.*\\(1, 5, 5\\).*zero'):
         conv = LatticeSteerableConv(one, T, (1, 5, 5), kernel=basis)
-    assert conv.kernel.vanishing == [T.blocks[1]]
+    assert conv.kernel.unreached == [T.blocks[1]]
     x = torch.randn(1, 1, 1, 6, 6)
     assert conv(x)[:, 0].abs().min() > 0 and not conv(x)[:, 1].any()
     with pytest.raises(ValueError, match='\\(1, 5, 5\\)'):
@@ -365,10 +370,8 @@ def test_gradients_reach_all_that_counts():
                          FieldType('2x0e + 1x1o', 'SO(2)'), (1, 5, 5)).double()
     block(images(block.in_type)).square().sum().backward()
     kernel = block.conv.kernel
-    counts = torch.cat([(s != 0).expand(p.mw * p.mv, -1).flatten()
-                        for p, s in zip(kernel.pairs, kernel.scale.split(
-                            [p.n for p in kernel.pairs]))])
-    assert torch.equal(kernel.weight.grad != 0, counts)
+    counts = (kernel.scale != 0)[kernel.element]
+    assert torch.equal(kernel.product.weight.grad != 0, counts)
 
 
 def test_stencils_of_layers_are_stencils():
