@@ -50,7 +50,7 @@ LAYERS = {
 
 
 def in_dim(layer):
-    return getattr(layer, 'in_type', getattr(layer, 'field_type', None)).dim
+    return layer.in_type.dim
 
 
 def kernel(kind='implicit'):

@@ -11,20 +11,15 @@ from .conv.lattice_transpose import LatticeSteerableConvTranspose
 from .conv.steerable import SteerableConv
 from .field import FieldModule
 from .param_groups import param_groups
-from .pointwise import (
-    Bilinear,
-    FieldBatchNorm,
-    FieldDropout,
-    Gate,
-    InvariantReadout,
-    Linear,
-    NormActivation,
-    NormGate,
-    QuotientELU,
-    TensorProductActivation,
-)
-from .pointwise.dropout import LatticeDropout
-from .pointwise.gates import LatticeGate
+from .pointwise.batch_norm import FieldBatchNorm
+from .pointwise.bilinear import Bilinear
+from .pointwise.dropout import FieldDropout, LatticeDropout
+from .pointwise.gates import Gate, LatticeGate, NormGate
+from .pointwise.linear import Linear
+from .pointwise.norm_activation import NormActivation
+from .pointwise.quotient_elu import QuotientELU
+from .pointwise.readout import InvariantReadout
+from .pointwise.tensor_product import TensorProductActivation
 from .pool.global_pool import GlobalPool
 from .pool.interpolate import interpolate
 from .pool.lattice import LatticeAvgPool, LatticeGlobalPool, LatticeLowPass

@@ -65,9 +65,9 @@ class GlobalPool(FieldModule):
                        self.reduce).to(x.dtype)
 
     def example(self, generator: torch.Generator) -> Example:
-        """Fields of three clouds."""
+        """Fields of three clouds, and an empty one."""
         batch = torch.arange(ROWS, device='cpu') % 3
-        return super().example(generator).beside(batch)
+        return super().example(generator).beside(batch, 4)
 
     def __repr__(self) -> str:
         return (f"{self.__class__.__name__}({self.in_type}, "

@@ -95,9 +95,9 @@ class NormMaxPool(FieldModule):
         return _norm_max(x, self.field, self.in_type.num_fields, index, size)
 
     def example(self, generator: torch.Generator) -> Example:
-        """Fields of three clouds."""
+        """Fields of three clouds, and an empty one."""
         index = torch.arange(ROWS, device='cpu') % 3
-        return super().example(generator).beside(index)
+        return super().example(generator).beside(index, 4)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type})'
