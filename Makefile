@@ -20,7 +20,7 @@ READY := $(VENV)/.installed
 help:
 	@echo 'make demo   train a small network on molecules, offline'
 	@echo 'make test   run the tests (ARGS=... goes to pytest)'
-	@echo 'make fuzz   random calls and files (ARGS=... goes to tests/fuzz.py)'
+	@echo 'make fuzz   random calls and files (ARGS=... goes to tests/helpers/fuzz.py)'
 	@echo 'make lint   check the style'
 	@echo 'make bench  run the benchmarks'
 	@echo 'make clean  remove what make made, .venv included'
@@ -39,7 +39,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto $(ARGS) tests
 
 fuzz: $(READY)
-	$(PY) tests/fuzz.py $(ARGS)
+	$(PY) tests/helpers/fuzz.py $(ARGS)
 
 lint: $(READY)
 	$(PIP) -q ruff

@@ -804,7 +804,7 @@ ELSEWHERE = [
     ('Compilers', 'ONNX (`torch.onnx.export(dynamo=True)`)',
      'test_export.py::test_onnx', ('implicit', 'harmonic', 'nodes', 'model')),
     ('Compilers', '`torch.compile` with Inductor',
-     'test_conv_pyg.py::test_compile_inductor', ('implicit', )),
+     'nn/conv/test_steerable.py::test_compile_inductor', ('implicit', )),
     ('Training', 'Lightning: `32-true`, `64-true`, `bf16-mixed`, `bf16-true`,'
      ' `16-true`', 'test_lightning.py::test_trainer', ('harmonic', 'model')),
     ('Training', '`GradScaler`',

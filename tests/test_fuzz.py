@@ -1,14 +1,11 @@
 """Everything public, called with arguments that work and with wrong ones."""
 import os
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
-sys.path.insert(0, str(Path(__file__).parent))
-import fuzz  # noqa: E402
+import fuzz
 
 #: Subjects that need something that is not here.
 MISSING = {

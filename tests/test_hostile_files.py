@@ -14,13 +14,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import fuzz_files
 import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
-
-sys.path.insert(0, str(Path(__file__).parent))
-import fuzz_files  # noqa: E402
 
 from pyg_steerable import files
 from pyg_steerable.datasets import (
