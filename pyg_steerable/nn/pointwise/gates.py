@@ -57,8 +57,8 @@ class Gate(FieldModule):
           dtype of the input
     """
     #: What scalars and gates go through.
-    scalar = staticmethod(unit_silu)
-    sigmoid = staticmethod(unit_sigmoid)
+    _scalar = staticmethod(unit_silu)
+    _sigmoid = staticmethod(unit_sigmoid)
 
     def __init__(self, field_type: FieldType):
         super().__init__()
@@ -74,13 +74,13 @@ class Gate(FieldModule):
         axis = self.channel_axis % x.dim()
         sizes = [mul * dim for mul, dim, _ in self._blocks]
         gates, *fields = x.split([self.num_gates, *sizes], dim=axis)
-        gates = self.sigmoid(gates).unsqueeze(axis + 1)
+        gates = self._sigmoid(gates).unsqueeze(axis + 1)
         gates = iter(gates.split([mul for mul, _, is_scalar in self._blocks
                                   if not is_scalar], dim=axis))
         out = []
         for (mul, dim, is_scalar), f in zip(self._blocks, fields):
             if is_scalar:
-                out.append(self.scalar(f))
+                out.append(self._scalar(f))
             else:
                 f = f.unflatten(axis, (mul, dim)) * next(gates)
                 out.append(f.flatten(axis, axis + 1))
@@ -168,5 +168,5 @@ class LatticeGate(Gate):
         ValueError: If the input has another width.
     """
     channel_axis = 1
-    scalar = staticmethod(torch.relu)
-    sigmoid = staticmethod(torch.sigmoid)
+    _scalar = staticmethod(torch.relu)
+    _sigmoid = staticmethod(torch.sigmoid)
