@@ -185,6 +185,7 @@ SPECIAL = {
         grid=lambda: (6, 6, 6), x=None),
     'GridStencil': dict(stencil=pyg_steerable.graph.Stencil,
                         grid=lambda: (6, 6, 6)),
+    'Stencil.on': dict(grid=lambda: (6, 6, 6)),
     'RandomPointSubset': dict(num=lambda: 5),
     'SteerableKernel': dict(gain=lambda: 1.),
     'LatticeKernel': dict(positions=lambda: randn(27, 3)),

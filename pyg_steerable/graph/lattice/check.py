@@ -130,7 +130,7 @@ def _check_listed(geometry: GridStencil, fine, coarse, edge_index,
     shape, own = geometry.padded, geometry.stencil
     here = voxel_number(*fine, shape, shift=own.padding)
     there = voxel_number(*coarse, shape, own.stride)
-    shift = voxel_number(own.offsets(src.device), 0, shape)
+    shift = voxel_number(own.offsets().to(src.device), 0, shape)
     wrong = here[src] != there[dst] + shift[offset]
     if bool(wrong.any()):
         edge = int(wrong.nonzero()[0])

@@ -323,7 +323,8 @@ def output_voxels(coord: Tensor, batch: Tensor, geometry: GridStencil,
     stencil, device = geometry.stencil, coord.device
     shape, found = geometry.out_grid, batch.new_empty(0)
     if dilate:
-        offsets = stencil.offsets(device) - coord.new_tensor(stencil.padding)
+        offsets = box(stencil.kernel_size, device)
+        offsets = offsets - coord.new_tensor(stencil.padding)
     else:  # all of the block of an output, from its centre on
         # (No output is further from a voxel than the grid is wide.)
         block = [min(t, n) for t, n in zip(stencil.stride, geometry.padded)]

@@ -105,9 +105,9 @@ class Stencil:
         return tuple(a / min(thick) if s > 1 else 1.
                      for a, s in zip(self.spacing, self.kernel_size))
 
-    def offsets(self, device=None) -> Tensor:
+    def offsets(self) -> Tensor:
         r"""All :math:`\mathbf{k}`, :math:`[K, 3]`."""
-        return box(self.kernel_size, device)
+        return box(self.kernel_size)
 
     def positions(self) -> Tensor:
         r"""The positions *(x, y, z)* of all offsets relative to the centre,
@@ -117,7 +117,8 @@ class Stencil:
         centre = torch.tensor([s // 2 for s in self.kernel_size],
                               device='cpu')
         step = torch.tensor(self.ratios, dtype=torch.float64, device='cpu')
-        return ((self.offsets('cpu') - centre) * step).flip(-1)
+        offsets = box(self.kernel_size, 'cpu')
+        return ((offsets - centre) * step).flip(-1)
 
     def on(self, grid: Sequence[int]) -> GridStencil:
         """The stencil on a grid.
