@@ -123,7 +123,7 @@ SYMMETRIC = {NormMaxPool, GlobalPool, FieldDropout, LatticeDropout,
              LatticeLowPass, LatticeAvgPool, LatticeGlobalPool,
              HarmonicBasis}
 #: No group leaves the whole of these networks alone.
-NOT_STEERABLE = {TetrisCNN, CathCNN, AminoAcidCNN}
+NOT_STEERABLE = [TetrisCNN, CathCNN, AminoAcidCNN]
 STEERABLE = [cls for cls in MODULES if cls not in NOT_STEERABLE]
 
 
