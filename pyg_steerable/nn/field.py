@@ -15,7 +15,7 @@ from .constants import ConstantModule
 Grid = tuple[int, int, int]
 
 #: What layers of any type are tried with.
-ANY = FieldType('1x0e + 1x1o')
+ANY = '1x0e + 1x1o'
 #: The rows of examples.
 ROWS = 10
 #: Larger grids are no examples.
@@ -141,8 +141,9 @@ class FieldModule(ConstantModule):
         """Random input with its types, float64 on the CPU. By default rows
         of fields, or the smallest cube of voxels that fits.
         """
-        in_type, out_type = (ANY if t is None else t
-                             for t in (self.in_type, self.out_type))
+        in_type, out_type = self.in_type, self.out_type
+        if in_type is None:
+            in_type = out_type = FieldType(ANY)
         if self.channel_axis == -1:
             return Example((random_fields(in_type, generator), ),
                            (in_type, ), (out_type, ))
