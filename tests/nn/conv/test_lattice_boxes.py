@@ -16,6 +16,7 @@ from pyg_steerable.nn import (
     lattice_stack,
 )
 from pyg_steerable.ops import lattice_edges
+from pyg_steerable.testing import assert_equivariant
 
 GRID = (5, 6, 7)
 IN, OUT = '2x0e + 1x1o + 1x0o', '1x0e + 1x1e + 1x2e + 1x0o'
@@ -160,18 +161,15 @@ def test_transposed(stride):
 
 
 def test_folded_norms():
-    conv = make('O(3)', (1, 3, 5), LatticeNormConv, stride=(1, 2, 1))
+    options = dict(stride=(1, 2, 1), padding=0)
+    conv = make('O(3)', (1, 3, 5), LatticeNormConv, **options)
+    plain = make('O(3)', (1, 3, 5), **options)
     x = torch.randn(3, conv.in_type.dim, *GRID).double()
-    norm = conv.norm(x.movedim(1, -1).flatten(0, -2)).view(
-        3, *GRID, -1).movedim(-1, 1)
-    plain = LatticeSteerableConv(conv.in_type, conv.out_type, (1, 3, 5),
-                                 stride=(1, 2, 1), padding=0).double()
-    conv = LatticeNormConv(conv.in_type, conv.out_type, (1, 3, 5),
-                           stride=(1, 2, 1), padding=0).double()
-    plain.load_state_dict(conv.state_dict(), strict=False)
-    assert torch.allclose(conv(x), plain(norm), rtol=1e-3, atol=1e-3)
+    normal = conv.norm(x.movedim(1, -1).flatten(0, -2))
+    normal = normal.view(3, *GRID, -1).movedim(-1, 1)
+    assert torch.allclose(conv(x), plain(normal), rtol=0, atol=1e-10)
     conv.eval()
-    assert torch.allclose(conv.to_conv3d()(x), conv(x), atol=1e-10)
+    assert torch.allclose(conv.to_conv3d()(x), conv(x), rtol=0, atol=1e-10)
 
 
 def test_shells_reach_to_the_widest_side():
@@ -379,3 +377,20 @@ def test_stencils_of_layers_are_stencils():
                                 spacing=(2., 1., 1.))
     assert conv.stencil == Stencil((1, 3, 5), 2, spacing=(2., 1., 1.))
     assert repr(conv).endswith('kernel_size=(1, 3, 5), stride=(1, 2, 2))')
+
+
+@pytest.mark.parametrize('options', [
+    dict(kernel_size=(1, 5, 5), stride=2), dict(kernel_size=(3, 1, 3)),
+    dict(kernel_size=(1, 3, 5), stride=(1, 2, 1), padding=(0, 0, 2)),
+    dict(kernel_size=3, stride=(2, 1, 1)),
+    dict(kernel_size=(1, 3, 3), spacing=(3., 2., 2.))])
+@pytest.mark.parametrize('group', ['O(3)', 'D4', 'SO(2)'])
+def test_the_helper_knows_boxes(group, options):
+    conv = LatticeSteerableConv(FieldType('2x0e + 1x1o', group),
+                                FieldType('1x0e + 1x1o + 1x2e', group),
+                                **options)
+    assert_equivariant(conv)
+    wrong = torch.randn(conv.dense_weight().shape)
+    conv.dense_weight = lambda: wrong.to(conv.kernel.positions.dtype)
+    with pytest.raises(AssertionError):
+        assert_equivariant(conv)
