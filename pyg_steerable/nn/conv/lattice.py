@@ -208,9 +208,7 @@ class LatticeSteerableConv(MessagePassing):
 
     def dense_bias(self) -> Tensor | None:
         r"""The bias of all components, :math:`[d_{out}]`."""
-        if self.lin.bias is None:
-            return None
-        return self.lin.bias_basis @ self.lin.bias
+        return self.lin.bias_vector()
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:

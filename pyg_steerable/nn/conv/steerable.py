@@ -302,12 +302,12 @@ class SteerableConv(MessagePassing):
     @property
     def dtype(self) -> torch.dtype:
         """That of the weights, which features are cast to."""
-        return self.lin.value.dtype
+        return self.lin.dtype
 
     @property
     def _full(self) -> torch.dtype:
         """The dtype of geometry, basis and sums."""
-        return at_least_float32(self.lin.value)
+        return at_least_float32(self.lin.maps)
 
     def _relative(self, pos_j: Tensor, pos_i: Tensor, edge_shift: OptTensor
                   ) -> Tensor:
