@@ -74,13 +74,13 @@ class FieldModule(ConstantModule):
         out_type (FieldType or None): The type of the output.
         channel_axis (int): Where the fields lie: the last dimension, or the
             second one, which voxels have, [B, d, D, H, W].
-        maps (tuple[str]): The parameters that are flat vectors of the
+        flat_maps (tuple[str]): The parameters that are flat vectors of the
             weights of linear maps, which weight decay is for.
     """
     in_type: FieldType | None = None
     out_type: FieldType | None = None
     channel_axis: int = -1
-    maps: tuple[str, ...] = ()
+    flat_maps: tuple[str, ...] = ()
 
     def set_types(self, in_type: FieldType,
                   out_type: FieldType | None = None) -> None:

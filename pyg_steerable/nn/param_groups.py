@@ -24,8 +24,8 @@ def param_groups(model: torch.nn.Module, weight_decay: float = 0.01
     The weights of equivariant maps are stored as one vector for each layer,
     as each path has a matrix of its own shape. Rules that go by the number
     of dimensions (decay for matrices only) take them for biases; this
-    function goes by what layers say (:obj:`FieldModule.maps`). Of all other
-    parameters those of two or more dimensions decay, but for biases and
+    function goes by what layers say (:obj:`FieldModule.flat_maps`). Of all
+    other parameters those of two or more dimensions decay, but for biases and
     norms.
 
     Optimisers that orthogonalise matrices, such as :class:`torch.optim.Muon`,
@@ -68,7 +68,7 @@ def _decays(module: torch.nn.Module, name: str,
             parameter: torch.Tensor) -> bool:
     if 'bias' in name.split('_'):
         return False
-    if isinstance(module, FieldModule) and name in module.maps:
+    if isinstance(module, FieldModule) and name in module.flat_maps:
         return True
     is_norm = isinstance(module, _NORMS) or 'Norm' in type(module).__name__
     return parameter.dim() > 1 and not is_norm

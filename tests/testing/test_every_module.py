@@ -260,7 +260,7 @@ def test_what_does_not_say_its_types(module, words):
 
 class Softplus(FieldModule):
     """Fields times the softplus of their norm."""
-    maps = ('matrix', )
+    flat_maps = ('matrix', )
 
     def __init__(self, field_type):
         super().__init__()

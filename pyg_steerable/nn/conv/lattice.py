@@ -183,10 +183,8 @@ class LatticeSteerableConv(FieldConv):
             around = weight.shape[2] // 2
             weight = weight + F.pad(self.lin.matrix().unsqueeze(-1),
                                     (around, around))
-        bias = None
-        if self.lin.bias is not None:
-            bias = self.lin.bias_basis @ self.lin.bias
-        return weight.unflatten(-1, self.stencil.kernel_size), bias
+        return (weight.unflatten(-1, self.stencil.kernel_size),
+                self.lin.bias_vector())
 
     def dense_weight(self) -> Tensor:
         """The first of :meth:`dense_maps`."""

@@ -290,7 +290,7 @@ class SteerableConv(FieldConv):
     @property
     def _full(self) -> torch.dtype:
         """The dtype of geometry, basis and sums."""
-        return at_least_float32(self.lin.value)
+        return at_least_float32(self.lin.maps)
 
     def _relative(self, pos_j: Tensor, pos_i: Tensor, edge_shift: OptTensor
                   ) -> Tensor:

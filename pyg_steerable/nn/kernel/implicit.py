@@ -147,7 +147,7 @@ def _in_full(layers: torch.nn.Sequential, h: Tensor) -> Tensor:
     tensors = {name: t.float() for name, t in
                (*layers.named_parameters(), *layers.named_buffers())
                if t.is_floating_point() and t.dtype.itemsize < 4} \
-        if layers[0].value.dtype.itemsize < 4 else {}
+        if layers[0].dtype.itemsize < 4 else {}
     if not tensors:
         return layers(h)
     return torch.func.functional_call(layers, tensors, (h, ))

@@ -33,7 +33,7 @@ class Bilinear(FieldModule):
         ValueError: If the types belong to different groups or the map would
             be too large.
     """
-    maps = ('weight', )
+    flat_maps = ('weight', )
 
     def __init__(self, u_type: FieldType, v_type: FieldType,
                  w_type: FieldType):

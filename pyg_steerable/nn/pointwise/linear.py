@@ -5,10 +5,18 @@ import torch
 from torch import Tensor
 
 from ... import checks
+from ...ops.linear import (
+    Block,
+    Layout,
+    Table,
+    linear_by_blocks,
+    make_table,
+    matrix,
+    number_of_rows,
+)
 from ...ops.precision import as_weights
 from ...symmetry.fields import FieldType
 from ...symmetry.intertwiners import linear_basis
-from ...symmetry.queries import invariant_vectors
 from ..field import FieldModule
 from ..reach import MAX_MAP, warn_unreached
 
@@ -39,7 +47,7 @@ class Linear(FieldModule):
         ValueError: If the types belong to different groups, the map would
             be too large, or the input has another width.
     """
-    maps = ('weight', )
+    flat_maps = ('weight', )
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
                  bias: bool = True):
@@ -50,21 +58,32 @@ class Linear(FieldModule):
             raise ValueError(f"Expected 'in_type' and 'out_type' of a matrix "
                              f"of at most {MAX_MAP} numbers (got "
                              f"{self.out_type.dim} x {self.in_type.dim})")
-        self._fan_in = _Fans()
-        entry, weight, value = _expansion(self.in_type, self.out_type,
-                                          self._fan_in)
-        self.register_constant('entry', entry)  # where in the matrix
-        self.register_constant('term', weight)  # which weight
-        self.register_constant('value', value)  # times what
-        self.register_weights('weight', self._fan_in.numel)
+        self._layout, self._deviations, maps = _layout(self.in_type,
+                                                       self.out_type)
+        self.register_constant('maps', maps)  # all Q, each once
+        self._has_table = self._register_table(make_table(maps, self._layout))
+        self.register_weights('weight', self._layout.numel)
         if bias:
-            basis = invariant_vectors(self.out_type)
-            self.register_constant('bias_basis', basis)
-            self.register_weights('bias', basis.shape[1])
+            self._register_bias()
         else:
             self.register_parameter('bias', None)
         self.reset_parameters()
         self._warn()
+
+    def _register_table(self, table: Table | None) -> bool:
+        for field, value in zip(Table._fields, table or ()):
+            self.register_constant(f'table_{field}', value)
+        return table is not None
+
+    def _register_bias(self) -> None:
+        """The bias is a map from a number, which is one."""
+        one = FieldType([(1, '0e')], self.out_type.group)
+        layout, _, maps = _layout(one, self.out_type)
+        table = make_table(maps, layout)
+        self.register_constant('bias_term', table.run)  # which number
+        self.register_constant('bias_place', table.place)  # in the vector
+        self.register_constant('bias_value', table.value[:, 0])  # times what
+        self.register_weights('bias', layout.numel)
 
     def _warn(self) -> None:
         if self.in_type.dim:  # nobody expects anything from nothing
@@ -78,38 +97,64 @@ class Linear(FieldModule):
         """
         reached = torch.zeros(self.out_type.dim, dtype=torch.bool,
                               device='cpu')
-        reached[self._exact['entry'] // max(1, self.in_type.dim)] = True
+        for b in self._layout.blocks:
+            reached[b.w] = True
         if self.bias is not None:
-            reached |= self._exact['bias_basis'].any(1)
+            reached[self._exact['bias_place']] = True
         return [block for block, s in zip(self.out_type.blocks,
                                           self.out_type.slices)
                 if not reached[s].any()]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of weights and constants."""
+        return self.maps.dtype
+
+    @property
+    def columns(self) -> Tensor:
+        """The components of the input that weights take anything from."""
+        found = [torch.zeros(0, dtype=torch.long, device='cpu')]
+        for b in self._layout.blocks:
+            used = b.maps(self._exact['maps']).view(-1, b.dv).any(0)
+            copies = torch.arange(b.mv, device='cpu')[:, None]
+            found.append((b.v + copies * b.dv +
+                          used.nonzero().flatten()).flatten())
+        return torch.cat(found).unique()
 
     def reset_parameters(self):
         """Draws the weights for unit variance, and no bias."""
         with torch.no_grad():
             if self.weight is not None:
-                self._fan_in.draw(self.weight)
+                torch.nn.init.normal_(self.weight)
+                for W, deviation in zip(self._layout.split(self.weight),
+                                        self._deviations):
+                    W.mul_(deviation)
             if self.bias is not None:
                 self.bias.zero_()
 
     def matrix(self) -> Tensor:
         r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
-        size = self.out_type.dim * self.in_type.dim
-        if self.weight is None:
-            flat = self.value.new_zeros(size)
-        else:
-            terms = self.weight[self.term] * self.value
-            flat = terms.new_zeros(size).index_add(0, self.entry, terms)
-        return flat.view(self.out_type.dim, self.in_type.dim)
+        table = None
+        if self._has_table:
+            table = Table(self.table_run, self.table_place, self.table_value,
+                          self.table_order)
+        return matrix(self.weight, self.maps, table, self._layout)
+
+    def bias_vector(self) -> Tensor | None:
+        r"""The bias of all components, :math:`[d_{out}]`."""
+        if self.bias is None:
+            return None
+        terms = self.bias.index_select(0, self.bias_term) * self.bias_value
+        return self.bias.new_zeros(self.out_type.dim).index_add(
+            0, self.bias_place, terms)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        x = as_weights(x, self.value.dtype)
-        bias = None
-        if self.bias is not None:
-            bias = self.bias_basis @ self.bias
-        return torch.nn.functional.linear(x, self.matrix(), bias)
+        x, bias = as_weights(x, self.dtype), self.bias_vector()
+        if not self._layout.by_blocks(number_of_rows(x)):
+            return torch.nn.functional.linear(x, self.matrix(), bias)
+        y = linear_by_blocks(x, self.weight, self.maps, self._layout)
+        return y if bias is None else y + bias.to(y.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
@@ -123,45 +168,33 @@ class LinearTerm(Linear):
         pass
 
 
-class _Fans:
-    """Consecutive runs of weights with the deviation each is drawn with."""
-    def __init__(self):
-        self.runs: list[tuple[int, float]] = []
-
-    @property
-    def numel(self) -> int:
-        return sum(n for n, _ in self.runs)
-
-    def draw(self, weight: Tensor) -> None:
-        torch.nn.init.normal_(weight)
-        deviation = [weight.new_full((n, ), std) for n, std in self.runs]
-        if deviation:
-            weight.mul_(torch.cat(deviation))
-
-
-def _expansion(in_type: FieldType, out_type: FieldType, fans: _Fans):
-    """Every non-zero term weight x value of every entry of the matrix."""
-    entries, terms, values, offset = [], [], [], 0
+def _layout(in_type: FieldType, out_type: FieldType
+            ) -> tuple[Layout, list[float], Tensor]:
+    """The blocks that maps lead between, the deviations that their weights
+    are drawn with, and the maps, flat, each set once.
+    """
+    blocks, deviations, starts = [], [], {}
+    maps = [torch.zeros(0, dtype=torch.float64, device='cpu')]
     for (mw, w), sw in zip(out_type.blocks, out_type.slices):
-        bases = [linear_basis(v, w, in_type.group)
-                 for _, v in in_type.blocks]
+        bases = [linear_basis(v, w, in_type.group) for _, v in in_type.blocks]
         fan = sum(mv * len(Q) for (mv, _), Q in zip(in_type.blocks, bases))
         for (mv, v), sv, Q in zip(in_type.blocks, in_type.slices, bases):
-            if not len(Q):
+            if not mw * mv * len(Q):
                 continue
-            s, i, j = Q.nonzero(as_tuple=True)
-            row = torch.arange(mw, device='cpu')[:, None, None]
-            column = torch.arange(mv, device='cpu')[:, None]
-            entry = ((sw.start + row * w.dim + i) * in_type.dim + sv.start +
-                     column * v.dim + j)
-            entries.append(entry.flatten())
-            term = offset + (s * mw + row) * mv + column
-            terms.append(term.flatten())
-            values.append(Q[s, i, j].expand(mw, mv, -1).flatten())
-            numel = len(Q) * mw * mv
-            fans.runs.append((numel, (w.dim / fan)**0.5))
-            offset += numel
-    if not entries:
-        empty = torch.zeros(0, dtype=torch.long, device='cpu')
-        return empty, empty.clone(), empty.double()
-    return torch.cat(entries), torch.cat(terms), torch.cat(values)
+            if (v, w) not in starts:
+                starts[v, w] = sum(map(len, maps))
+                maps.append(Q.flatten())
+            blocks.append(Block(sw.start, mw, w.dim, sv.start, mv, v.dim,
+                                len(Q), starts[v, w], _identity(Q)))
+            deviations.append((w.dim / fan)**0.5)
+    return (Layout(blocks, out_type.dim, in_type.dim), deviations,
+            torch.cat(maps))
+
+
+def _identity(Q: Tensor) -> float | None:
+    """The factor, if there is one map and it is a multiple of one."""
+    s, dw, dv = Q.shape
+    eye = torch.eye(dw, dv, dtype=Q.dtype, device='cpu')
+    if s == 1 and dw == dv and torch.equal(Q[0], Q[0, 0, 0] * eye):
+        return float(Q[0, 0, 0])
+    return None

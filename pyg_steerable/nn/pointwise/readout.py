@@ -56,7 +56,7 @@ class InvariantReadout(FieldModule):
         self.linear = Linear(in_type + norms, self.out_type)
         # Few components are invariant by themselves: those between the first
         # and the last that have weights.
-        used = self.linear._exact['entry'] % self.linear.in_type.dim
+        used = self.linear.columns
         used = used[used < in_type.dim]
         self._direct = (slice(int(used.min()), int(used.max()) + 1)
                         if len(used) else slice(0, 0))
