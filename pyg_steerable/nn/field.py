@@ -99,7 +99,10 @@ class FieldModule(ConstantModule):
         """Raises an error unless :obj:`x` is a dense tensor of floating
         numbers that holds fields of :obj:`in_type`, where the module is.
         """
-        self.in_type.check(x, name, self.channel_axis)
+        if self.in_type is None:
+            checks.tensor(name, x, what='a tensor of fields')
+        else:
+            self.in_type.check(x, name, self.channel_axis)
         own = self._own_tensor()
         if own is not None:
             checks.same_device(**{name: x, type(self).__name__: own})

@@ -90,6 +90,13 @@ def test_input_is_checked_along_the_axis_and_by_its_name():
         NormGate(T).check_input(torch.ones(3, 5, device='meta'))
 
 
+def test_fields_of_any_type_are_dense_tensors():
+    pool = LatticeLowPass(2.)
+    pool.check_input(torch.ones(2, 7, 3, 3, 3))
+    with pytest.raises(TypeError, match="'x' to be a tensor of fields"):
+        pool.check_input([1.])
+
+
 def test_dtype():
     assert Twice(T).dtype == torch.get_default_dtype()
     for dtype in (torch.float32, torch.float64, torch.float16):
