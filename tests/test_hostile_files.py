@@ -22,12 +22,11 @@ from torch_geometric.data import Data
 sys.path.insert(0, str(Path(__file__).parent))
 import fuzz_files  # noqa: E402
 
+from pyg_steerable import files
 from pyg_steerable.datasets import (
     AminoAcidEnvironments,
     MeshToVoxels,
     Shrec17Meshes,
-    _files,
-    _npz,
     load_cath,
     load_mesh,
     load_points,
@@ -35,6 +34,7 @@ from pyg_steerable.datasets import (
     load_voxels,
     write_retrieval_lists,
 )
+from pyg_steerable.datasets import archive as _npz
 
 
 def peak():
@@ -485,7 +485,8 @@ def test_damaged_caches_are_named(tmp_path):
 
 BOTH = """
 import sys, time
-from pyg_steerable.datasets import _qm9pack, load_qm9
+from pyg_steerable.datasets import load_qm9
+from pyg_steerable.datasets.qm9 import pack as _qm9pack
 _qm9pack.find_tables = lambda: sys.argv[1]
 build = _qm9pack.build_arrays
 
@@ -516,12 +517,12 @@ def test_two_processes_in_one_cache(tmp_path):
 
 def test_writers_have_names_of_their_own(tmp_path):
     path = str(tmp_path / 'a.npz')
-    with _files.writing(path) as one, _files.writing(path) as two:
+    with files.writing(path) as one, files.writing(path) as two:
         assert one != two
         for name, text in ((one, 'one'), (two, 'two')):
             Path(name).write_text(text)
     assert Path(path).read_text() == 'one'
-    with pytest.raises(KeyboardInterrupt), _files.writing(path) as part:
+    with pytest.raises(KeyboardInterrupt), files.writing(path) as part:
         Path(part).write_text('half')
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ['a.npz']
@@ -543,9 +544,9 @@ def test_reload(tmp_path, monkeypatch):
 
 def test_interrupts_pass():
     """Ctrl-C is no damage of a file."""
-    with pytest.raises(KeyboardInterrupt), _files.reading('a', 'a file'):
+    with pytest.raises(KeyboardInterrupt), files.reading('a', 'a file'):
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match='^a: expected a file .got zlib'
-                       ) as error, _files.reading('a', 'a file'):
+                       ) as error, files.reading('a', 'a file'):
         raise ValueError('zlib') from zlib.error()
     assert error.value.__cause__ is not None
