@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from commandline import new_parser  # noqa: E402
 
-from pyg_steerable.datasets import _npz
+from pyg_steerable.datasets.archive import save_npz
 from pyg_steerable.datasets.qm9 import (
     molecules as qm9,
 )
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep = np.sort(rng.choice(len(rows), size=args.num, replace=False))
     arrays = _qm9pack.build_arrays([rows[i] for i in keep])
     _qm9_npz.check_arrays(arrays, args.out)
-    _npz.save_npz(args.out, arrays)
+    save_npz(args.out, arrays)
     print(f'{len(arrays["id"])} of {len(rows)} molecules, '
           f'{os.path.getsize(args.out) / 1e3:.0f} kB: {args.out}')
 

@@ -19,12 +19,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data.data import BaseData
 
 #: What fields, positions and attributes may be made of.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-#: The largest number of classes.
-MAX_CLASSES = 2**16
+#: What voxels may be made of.
+NUMBERS = FLOATING + INTEGERS + (torch.bool, )
+#: The largest number of classes, and of numbers that are made in one call.
+MAX_CLASSES, MAX_NUMBERS = 2**16, 2**28
 
 
 def show(value) -> str:
@@ -315,7 +318,7 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-# Memory ##################################################################
+# Memory ####################################################################
 
 
 def _physical_memory() -> int:
@@ -336,6 +339,16 @@ def memory(what: str, size: int, fix: str) -> None:
                           f'{size / 2**30:,.0f} GiB). {fix}')
 
 
+def amount(what: str, *sizes: int) -> None:
+    """Raises a ValueError for more numbers than are made in one call."""
+    if math.prod(sizes) > MAX_NUMBERS:
+        raise ValueError(f'Expected {what} of at most {MAX_NUMBERS} numbers '
+                         f'in all (got {math.prod(sizes)})')
+
+
+# Data ######################################################################
+
+
 def sequence(name: str, value: Any) -> list:
     """A list or something else to go through, but no string."""
     try:
@@ -345,6 +358,11 @@ def sequence(name: str, value: Any) -> list:
     except Exception as error:  # of tensors without dimensions, too
         raise TypeError(f"Expected '{name}' to be a list (got "
                         f"{show(value)})") from error
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """A list of strings."""
+    return [text(name, item) for item in sequence(name, value)]
 
 
 def labels(name: str, value: Any, num: int, classes: Sequence) -> Tensor:
@@ -362,3 +380,21 @@ def labels(name: str, value: Any, num: int, classes: Sequence) -> Tensor:
                          f"(got {value[bad][0].item()}): there are "
                          f"{len(classes)} classes")
     return number
+
+
+def data(name: str, value: Any) -> BaseData:
+    """A data object of PyG's."""
+    if not isinstance(value, BaseData):
+        raise TypeError(f"Expected '{name}' to be a Data object (got "
+                        f"{show(value)})")
+    return value
+
+
+def attributes(name: str, value: Any, *keys: str) -> list:
+    """Those of a data object that are needed."""
+    data(name, value)
+    missing = [key for key in keys if getattr(value, key, None) is None]
+    if missing:
+        raise ValueError(f"Expected '{name}' with {', '.join(keys)} (got no "
+                         f"{missing})")
+    return [getattr(value, key) for key in keys]

@@ -30,8 +30,8 @@ BELOW = {
     'datasets': ['datasets/qm9', 'datasets/proteins', 'datasets/shapes',
                  'metrics'],
     'datasets/qm9': ['datasets'],
-    'datasets/proteins': ['datasets', 'datasets/qm9', 'graph', 'symmetry'],
-    'datasets/shapes': ['datasets', 'graph', 'graph/points', 'symmetry'],
+    'datasets/proteins': ['datasets'],
+    'datasets/shapes': ['datasets', 'metrics', 'symmetry'],
 }
 #: Every room may use these; they know nothing of each other but checks.
 TOOLS = {'cache', 'checks', 'files'}

@@ -25,7 +25,6 @@ from pyg_steerable.datasets import (
     AminoAcidEnvironments,
     MeshToVoxels,
     Shrec17Meshes,
-    _npz,
     load_cath,
     load_mesh,
     load_points,
@@ -33,6 +32,7 @@ from pyg_steerable.datasets import (
     load_voxels,
     write_retrieval_lists,
 )
+from pyg_steerable.datasets import archive as _npz
 
 
 def peak():

@@ -1,70 +1,24 @@
-"""Datasets in the form that the layers and examples here expect."""
-from pyg_steerable.datasets.ogb import OGBFeatures
-from pyg_steerable.datasets.proteins.amino import AminoAcidEnvironments
-from pyg_steerable.datasets.proteins.cath import CathDomains, load_cath
-from pyg_steerable.datasets.qm9.molecules import (
-    TARGETS,
-    QM9Molecules,
-    Split,
-    Target,
-    load_qm9,
-    split_qm9,
-)
-from pyg_steerable.datasets.shapes.densities import (
-    GaussianDensities,
-    gaussian_densities,
-)
-from pyg_steerable.datasets.shapes.meshes import load_mesh
-from pyg_steerable.datasets.shapes.points import (
-    PointClouds,
-    generate_shapes,
-    load_points,
-)
-from pyg_steerable.datasets.shapes.shrec17 import MeshToVoxels, Shrec17Meshes
-from pyg_steerable.datasets.shapes.tetris import (
-    TETRIS,
-    tetris_points,
-    tetris_voxels,
-)
-from pyg_steerable.datasets.shapes.voxels import (
-    VoxelData,
-    VoxelGrids,
-    load_voxels,
-    rotate_voxels,
-)
-from pyg_steerable.metrics.retrieval import (
-    mean_average_precision,
-    retrieve,
-    write_retrieval_lists,
-)
+"""Datasets in the form that the layers and examples here expect. One more is
+a file with :obj:`__all__`, and a line here.
+"""
+import types
 
-__all__ = classes = [
-    'AminoAcidEnvironments',
-    'CathDomains',
-    'GaussianDensities',
-    'MeshToVoxels',
-    'OGBFeatures',
-    'PointClouds',
-    'QM9Molecules',
-    'Shrec17Meshes',
-    'Split',
-    'TARGETS',
-    'TETRIS',
-    'Target',
-    'VoxelData',
-    'VoxelGrids',
-    'gaussian_densities',
-    'generate_shapes',
-    'load_cath',
-    'load_mesh',
-    'load_points',
-    'load_qm9',
-    'load_voxels',
-    'mean_average_precision',
-    'retrieve',
-    'rotate_voxels',
-    'split_qm9',
-    'tetris_points',
-    'tetris_voxels',
-    'write_retrieval_lists',
-]
+from ..metrics.retrieval import *  # noqa: F403
+from .base import *  # noqa: F403
+from .ogb import *  # noqa: F403
+from .proteins.amino import *  # noqa: F403
+from .proteins.cath import *  # noqa: F403
+from .qm9.molecules import *  # noqa: F403
+from .shapes.densities import *  # noqa: F403
+from .shapes.meshes import *  # noqa: F403
+from .shapes.points import *  # noqa: F403
+from .shapes.rotation import *  # noqa: F403
+from .shapes.shrec17 import *  # noqa: F403
+from .shapes.solids import *  # noqa: F403
+from .shapes.surface import *  # noqa: F403
+from .shapes.tetris import *  # noqa: F403
+from .shapes.voxels import *  # noqa: F403
+
+__all__ = classes = sorted(
+    name for name, value in globals().items()
+    if not name.startswith('_') and not isinstance(value, types.ModuleType))

@@ -7,8 +7,9 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from pyg_steerable import checks
-from pyg_steerable.datasets import _items
+from .. import checks
+
+__all__ = ['OGBFeatures']
 
 # Last entry of OGB's vocabularies, 'misc': unknown.
 _CHIRALITY, _CHARGE, _RADICAL, _HYBRIDISATION = 4, 11, 5, 5
@@ -45,8 +46,8 @@ class OGBFeatures(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the two tensors to one molecule (not to a batch)."""
-        z, edge_index, edge_attr = _items.attributes(
-            data, 'z', 'edge_index', 'edge_attr')
+        z, edge_index, edge_attr = checks.attributes(
+            'data', data, 'z', 'edge_index', 'edge_attr')
         checks.indices('z', z, 119)
         checks.tensor('edge_index', edge_index, checks.INTEGERS)
         checks.shaped('edge_index', edge_index, (2, None), '[2, 2b]')

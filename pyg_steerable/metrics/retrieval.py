@@ -1,15 +1,15 @@
 """Shape retrieval: lists, and how good they are."""
 from __future__ import annotations
 
-import os
-import os.path as osp
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyg_steerable import checks, files
+from .. import checks
+
+__all__ = ['mean_average_precision', 'retrieve']
 
 #: Lists are no longer than this, by the rules of the contest.
 MAX_RETRIEVED = 1000
@@ -66,7 +66,7 @@ def mean_average_precision(lists: Sequence[Tensor], label: Tensor
         ValueError: If there are not as many lists as labels, or an item of
             a list is not there.
     """
-    lists = _lists(lists, len(checks.indices(
+    lists = read_lists(lists, len(checks.indices(
         'label', label, checks.MAX_CLASSES)))
     label = checks.has_values('label', label, 'precision').long().cpu()
     counts = label.bincount()
@@ -83,37 +83,8 @@ def mean_average_precision(lists: Sequence[Tensor], label: Tensor
                                 float((sums[some] / counts[some]).mean()))
 
 
-def write_retrieval_lists(folder: str, lists: Sequence[Tensor],
-                          names: Sequence[str]) -> None:
-    """Writes lists as the contest's own evaluation reads them: for each
-    item a file of its name, with a name and a distance (here the rank) on
-    each line. Each file is written whole or not at all.
-
-    Args:
-        folder (str): Where to write; made if there is none.
-        lists (list[Tensor]): The items found for each, best first.
-        names (list[str]): The names of all items, without folders.
-
-    Raises:
-        ValueError: If there are not as many lists as names, an item of a
-            list is not there, or a name is no file name or there twice.
-    """
-    folder = checks.path('folder', folder)
-    names = [files.component('names', name)
-             for name in checks.sequence('names', names)]
-    if len(set(names)) < len(names):
-        raise ValueError("Expected each of 'names' once (got some again)")
-    lists = _lists(lists, len(names))
-    os.makedirs(folder, exist_ok=True)
-    for name, found in zip(names, lists):
-        with files.writing(osp.join(folder, name)) as part, open(
-                part, 'x') as f:
-            f.writelines(f'{names[j]} {rank}\n'
-                         for rank, j in enumerate(found.tolist()))
-
-
-def _lists(lists: Sequence[Tensor], num: int) -> list[Tensor]:
-    """A list of some of all items for each of them."""
+def read_lists(lists: Sequence[Tensor], num: int) -> list[Tensor]:
+    """What is found for each of so many items: lists of some of them."""
     lists = checks.sequence('lists', lists)
     if len(lists) != num:
         raise ValueError(f"Expected 'lists' of {num} items, one for each "

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..datasets.shapes.rotation import rotate_voxels
 from ..datasets.shapes.tetris import TETRIS, tetris_voxels
-from ..datasets.shapes.voxels import rotate_voxels
 from ..nn import Gate, LatticeLowPass, LatticeSteerableConv
 from ..symmetry.fields import FieldType
 from ..symmetry.generators import rotation

@@ -200,8 +200,8 @@ def test_items():
         for bad in (4, -5, 10**30):
             with pytest.raises(IndexError):
                 data[bad]
-        for bad in ('a', 1.5, None, [0], slice(2), torch.tensor([0, 1])):
-            with pytest.raises(TypeError, match='number of an item'):
+        for bad in ('a', 1.5, None):
+            with pytest.raises(TypeError, match="'index'"):
                 data[bad]
         for bad in ([9], [-9], [0.5], 'a', torch.ones(9).bool(), None):
             with pytest.raises((ValueError, TypeError), match="'index'"):

@@ -10,10 +10,10 @@ from torch_geometric.loader import DataLoader
 from pyg_steerable.datasets import (
     TARGETS,
     OGBFeatures,
-    _npz,
     load_qm9,
     split_qm9,
 )
+from pyg_steerable.datasets import archive as _npz
 from pyg_steerable.datasets.ogb import ring_edges
 from pyg_steerable.datasets.qm9 import npz as _qm9_npz
 from pyg_steerable.datasets.qm9 import pack as _qm9pack

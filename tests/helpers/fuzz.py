@@ -140,6 +140,7 @@ USUAL = {
     'generator': lambda: torch.Generator(),
     'resolution': lambda: 5, 'module': lambda: nn.Linear(T, T),
     'num_neighbors': lambda: 4., 'eps': lambda: 1e-4, 'bias': lambda: True,
+    'idx': lambda: 0,
 }
 
 
@@ -327,9 +328,12 @@ METHOD = {
     'OGBFeatures.forward': dict(data=lambda: datasets.load_qm9(limit=1)[0]),
     'AminoAcidEnvironments.split': dict(num_valid=lambda: 0,
                                         num_test=lambda: 0),
-    'PointClouds.subset': dict(index=lambda: torch.tensor([0, 2])),
-    'VoxelGrids.subset': dict(index=lambda: torch.tensor([0, 2])),
 }
+METHOD.update({f'{name}.{method}': {key: lambda: torch.tensor([0])}
+               for name in ('AminoAcidEnvironments', 'CathDomains',
+                            'PointClouds', 'Shrec17Meshes', 'VoxelGrids')
+               for method, key in (('subset', 'index'), ('copy', 'idx'),
+                                   ('index_select', 'idx'))})
 GRID_LAYERS = ('Lattice', 'Tetris', 'Shrec', 'Cath', 'SteerableDemo')
 
 

@@ -6,7 +6,7 @@ with 7,110 domains, all atoms within 50 Angstrom of their centre, in ten
 splits that share no superfamily.
 
 The layout: ``n_atoms`` ``[n]``, ``positions`` ``[n, P, 3]`` in Angstrom and
-``atom_types`` ``[n, P]`` (names, e.g. ``CA``), both filled up behind
+``atom_types`` ``[n, P]`` (names, e.g. ``CA``), both filled up after
 ``n_atoms``, ``labels`` ``[n, ...]`` (numbers of CATH: class and
 architecture), ``split_start_indices`` ``[10]``: domains are in the order of
 their splits. ``res_indices`` is not needed.
@@ -19,12 +19,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from pyg_steerable import checks, files
-from pyg_steerable.datasets import _items
-from pyg_steerable.datasets._npz import Arrays, load_npz
+from ... import checks, files
+from ..archive import Arrays, load_npz
+from ..base import LabelledDataset
+
+__all__ = ['CathDomains', 'load_cath']
 
 #: The published use of the ten splits.
 SPLITS = {'train': range(7), 'valid': range(7, 8), 'test': range(8, 10)}
@@ -35,7 +36,7 @@ _KEYS = ('n_atoms', 'positions', 'atom_types', 'labels',
          'split_start_indices')
 
 
-class CathDomains(Dataset):
+class CathDomains(LabelledDataset):
     r"""Domains; items are :obj:`Data` with :obj:`pos` :math:`[N, 3]` in
     Angstrom, :obj:`x` :math:`[N, C]`, the type of the atom as one-hot
     vector, and :obj:`y`. Made by :func:`load_cath`.
@@ -56,36 +57,33 @@ class CathDomains(Dataset):
     def __init__(self, pos: list[Tensor], kind: list[Tensor], label: Tensor,
                  atom_types: list[str], classes: list[str],
                  transform: Callable | None = None):
-        self.pos = checks.sequence('pos', pos)
-        self.kind = checks.sequence('kind', kind)
-        if len(self.kind) != len(self.pos):
-            raise ValueError(f"Expected 'kind' for each of the "
-                             f"{len(self.pos)} domains of 'pos' (got "
-                             f"{len(self.kind)})")
-        self.atom_types = _items.names('atom_types', atom_types)
-        self.classes = _items.names('classes', classes)
-        for place, types in zip(self.pos, self.kind):
+        pos = checks.sequence('pos', pos)
+        kind = checks.sequence('kind', kind)
+        if len(kind) != len(pos):
+            raise ValueError(f"Expected 'kind' for each of the {len(pos)} "
+                             f"domains of 'pos' (got {len(kind)})")
+        self.atom_types = checks.texts('atom_types', atom_types)
+        for place, types in zip(pos, kind):
             checks.has_values('pos', checks.positions('pos', place), 'x')
             checks.indices('kind', types, len(self.atom_types), len(place),
                            f'[{len(place)}] like its positions')
-        self.label = checks.labels('label', label, len(self.pos),
-                                   self.classes)
-        self.transform = _items.transform(transform)
+        super().__init__(label, classes, transform, pos=pos, kind=kind)
 
-    def __len__(self) -> int:
-        return len(self.pos)
+    @property
+    def pos(self) -> list[Tensor]:
+        """The positions of each domain."""
+        return self._column('pos')
 
-    def __getitem__(self, i: int) -> Data:
-        i = _items.index(i, len(self))
-        x = torch.nn.functional.one_hot(self.kind[i].long(),
+    @property
+    def kind(self) -> list[Tensor]:
+        """The types of its atoms, as numbers."""
+        return self._column('kind')
+
+    def get(self, idx: int) -> Data:
+        x = torch.nn.functional.one_hot(self._entry('kind', idx).long(),
                                         len(self.atom_types)).float()
-        data = Data(x=x, pos=self.pos[i].clone(),
-                    y=self.label[i:i + 1].clone())
-        return data if self.transform is None else self.transform(data)
-
-    def counts(self) -> Tensor:
-        """The number of domains of each class."""
-        return self.label.bincount(minlength=len(self.classes))
+        return Data(x=x, pos=self._entry('pos', idx),
+                    y=self._entry('label', idx).view(1))
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({len(self)} domains, '

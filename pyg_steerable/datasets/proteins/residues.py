@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pyg_steerable.datasets.proteins.amber99sb import (
+from .amber99sb import (
     AMINO_ACIDS,
     PARENT,
     PROTONATION,

@@ -1,4 +1,4 @@
-r"""QM9: small organic molecules, one access to four sources.
+r"""QM9: small organic molecules, read from any of four sources.
 
 The data are from `"Quantum chemistry structures and properties of 134 kilo
 molecules" <https://doi.org/10.1038/sdata.2014.22>`_ (Ramakrishnan et al.,
@@ -15,17 +15,12 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
-from pyg_steerable import checks, files
-from pyg_steerable.datasets import _items, _npz
-from pyg_steerable.datasets.qm9 import (
-    npz as _qm9_npz,
-)
-from pyg_steerable.datasets.qm9 import (
-    pack as _qm9pack,
-)
-from pyg_steerable.datasets.qm9 import (
-    pyg as _qm9_pyg,
-)
+from ... import checks, files
+from ..archive import save_npz
+from ..base import Split, read_transform
+from . import npz, pack, pyg
+
+__all__ = ['TARGETS', 'QM9Molecules', 'Target', 'load_qm9', 'split_qm9']
 
 SAMPLE = osp.join(osp.dirname(osp.dirname(__file__)), 'data',
                   'qm9_sample.npz')
@@ -95,8 +90,8 @@ class QM9Molecules(InMemoryDataset):
 
     def __init__(self, data: Data, slices: dict[str, Tensor], source: str,
                  transform: Callable[[Data], Data] | None = None) -> None:
-        super().__init__(None, _items.transform(transform))
-        _items.attributes(data, 'y')
+        super().__init__(None, read_transform(transform))
+        checks.attributes('data', data, 'y')
         if not isinstance(slices, dict):
             raise TypeError(f"Expected 'slices' to be a dict (got "
                             f"{checks.show(slices)})")
@@ -129,7 +124,7 @@ def load_qm9(source: str = 'sample', root: str | None = None, *,
       bonds by RDKit from the coordinates. Half a minute once, then cached in
       :obj:`root`.
     * a path that ends in :obj:`.npz`: your own file; the layout is described
-      in ``_qm9_npz.py`` beside this file.
+      in ``npz.py`` beside this file.
 
     Bonds of the SDF file and of RDKit need not agree on every molecule (what
     counts as aromatic, or as a bond at 1.7 Angstrom): train and test on one.
@@ -167,13 +162,13 @@ def load_qm9(source: str = 'sample', root: str | None = None, *,
     root = osp.expanduser(checks.path(
         'root', _DEFAULT_ROOT if root is None else root))
     if source == 'pyg':
-        data, slices = _qm9_pyg.read_pyg(root, force_reload)
+        data, slices = pyg.read_pyg(root, force_reload)
     elif source == 'qm9pack':
         data, slices = _from_qm9pack(root, force_reload)
     elif source == 'sample':
-        data, slices = _qm9_npz.read_collated(SAMPLE)
+        data, slices = npz.read_collated(SAMPLE)
     elif source.endswith('.npz'):
-        data, slices = _qm9_npz.read_collated(source)
+        data, slices = npz.read_collated(source)
     else:
         raise ValueError(f"Expected 'source' to be 'sample', 'pyg', 'qm9pack' "
                          f"or a path ending in '.npz' (got {source!r})")
@@ -195,22 +190,14 @@ def _from_qm9pack(root: str, force_reload: bool
                   ) -> tuple[Data, dict[str, Tensor]]:
     path = osp.join(root, 'qm9pack.npz')
     if force_reload or not osp.isfile(path):
-        tables = _qm9pack.find_tables()
+        tables = pack.find_tables()
         with files.locked(root):
             if force_reload or not osp.isfile(path):  # still
-                arrays = _qm9pack.build_arrays(_qm9pack.read_tables(tables),
+                arrays = pack.build_arrays(pack.read_tables(tables),
                                                progress=True)
-                _qm9_npz.check_arrays(arrays, tables)
-                _npz.save_npz(path, arrays)
-    return _qm9_npz.read_collated(path)
-
-
-class Split(NamedTuple):
-    """Positions in a dataset, three long tensors without overlap."""
-
-    train: Tensor
-    valid: Tensor
-    test: Tensor
+                npz.check_arrays(arrays, tables)
+                save_npz(path, arrays)
+    return npz.read_collated(path)
 
 
 def split_qm9(n: int, seed: int = 0) -> Split:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_steerable import files
-from pyg_steerable.datasets._npz import Arrays, load_npz
+from ... import files
+from ..archive import Arrays, load_npz
 
 HARTREE = 27.211386246  # eV, the value that PyG's QM9 uses
 
@@ -92,7 +92,7 @@ def check_arrays(arrays: Arrays, name: str) -> None:
         raise ValueError(
             f'{name}: expected the keys {list(_KEYS)} (got no {missing}). '
             f'Fix: write these arrays; the layout is described in '
-            f'pyg_steerable/datasets/_qm9_npz.py')
+            f'pyg_steerable/datasets/qm9/npz.py')
     _check_shapes(arrays, name)
     _check_numbers(arrays, name)
     _check_atoms(arrays, name)

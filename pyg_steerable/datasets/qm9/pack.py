@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyg_steerable import files
+from ... import files
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.datasets import QM9
 
-from pyg_steerable import files
-from pyg_steerable.datasets import _npz
-from pyg_steerable.datasets.qm9.aromatic import find_aromatic
+from ... import files
+from ..archive import load_npz, save_npz
+from .aromatic import find_aromatic
 
 Collated = tuple[Data, dict[str, Tensor]]
 
@@ -121,7 +121,7 @@ def _with_aromatic(data: Data, slices: dict[str, Tensor], root: str
     stamp = np.array([zlib.crc32(np.ascontiguousarray(index).tobytes()),
                       zlib.crc32(kind.tobytes())])
     path = osp.join(root, 'aromatic.npz')
-    found = _npz.load_npz(path, ('aromatic', 'stamp')) if osp.isfile(
+    found = load_npz(path, ('aromatic', 'stamp')) if osp.isfile(
         path) else {}
     aromatic = found.get('aromatic')
     if aromatic is None or aromatic.shape != kind.shape or (
@@ -132,7 +132,7 @@ def _with_aromatic(data: Data, slices: dict[str, Tensor], root: str
                 "which was read without (got none). Install it with 'pip "
                 "install rdkit'")
         aromatic = _aromatic(data.z.numpy(), index, kind, slices)
-        _npz.save_npz(path, {'aromatic': aromatic, 'stamp': stamp})
+        save_npz(path, {'aromatic': aromatic, 'stamp': stamp})
     kind = np.where(aromatic.astype(bool), 3, kind)
     return torch.eye(4)[torch.from_numpy(kind)]
 

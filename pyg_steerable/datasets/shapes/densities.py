@@ -6,9 +6,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from pyg_steerable import checks
-from pyg_steerable.datasets import _items
-from pyg_steerable.datasets.shapes.voxels import VoxelData
+from ... import checks
+from .voxels import VoxelData
+
+__all__ = ['GaussianDensities', 'gaussian_densities']
 
 #: Atoms to spread at once: bounds the memory.
 _AT_ONCE = 1024
@@ -52,7 +53,7 @@ def gaussian_densities(pos: Tensor, x: Tensor, size: int = 50,
     """
     size, spacing, sigma = _check_grid(size, spacing, sigma)
     _check_atoms(pos, x)
-    _items.bounded('voxels', x.shape[1], size, size, size)
+    checks.amount('voxels', x.shape[1], size, size, size)
     outside = ~is_inside(pos, size, spacing)
     if outside.any():
         half = size * spacing / 2
@@ -132,7 +133,7 @@ class GaussianDensities(BaseTransform):
                                                           sigma)
 
     def forward(self, data: Data) -> VoxelData:
-        pos, x = _items.attributes(data, 'pos', 'x')
+        pos, x = checks.attributes('data', data, 'pos', 'x')
         _check_atoms(pos, x)
         rest = {key: value for key, value in data.to_dict().items()
                 if key not in ('pos', 'x')}

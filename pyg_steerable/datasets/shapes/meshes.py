@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from pyg_steerable import files
+from ... import files
+
+__all__ = ['load_mesh']
 
 
 def load_mesh(path: str) -> Data:

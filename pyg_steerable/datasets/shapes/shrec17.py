@@ -1,27 +1,31 @@
-"""Shapes of SHREC17, as voxels."""
+r"""SHREC17: ShapeNetCore55 meshes to classify and to retrieve.
+
+The layout is that of the contest: ``<split>.csv`` with the columns ``id`` and
+``synsetId`` (the class), and the meshes ``<split>_perturbed/<id>.obj`` (or
+``_normal``). What is retrieved is a file for each mesh, ``<id>``.
+"""
 from __future__ import annotations
 
 import csv
+import os
 import os.path as osp
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
 
-from pyg_steerable import checks, files
-from pyg_steerable.datasets import _items
-from pyg_steerable.datasets.shapes.meshes import load_mesh
-from pyg_steerable.datasets.shapes.voxels import VoxelData
+from ... import checks, files
+from ...metrics.retrieval import read_lists
+from ..base import LabelledDataset
+from .meshes import load_mesh
+
+__all__ = ['Shrec17Meshes', 'write_retrieval_lists']
 
 SPLITS = ('train', 'val', 'test')
-#: Points on the surface of a mesh, in all and at once.
-_MOST_POINTS, _AT_ONCE = 2**28, 2**18
 
 
-class Shrec17Meshes(Dataset):
+class Shrec17Meshes(LabelledDataset):
     r"""The meshes of a split, read at every access; items are :obj:`Data`
     with :obj:`pos` :math:`[V, 3]`, :obj:`face` :math:`[3, F]` and
     :obj:`y`. For voxels, a rotation in between:
@@ -56,18 +60,18 @@ class Shrec17Meshes(Dataset):
         root = checks.path('root', root)
         kind = 'perturbed' if checks.flag('perturbed', perturbed) else \
             'normal'
-        self.transform = _items.transform(transform)
         self.folder = osp.join(root, f'{split}_{kind}')
-        self.names, kinds = _read_list(osp.join(root, f'{split}.csv'))
-        self.classes = sorted(set(kinds)) if classes is None else \
-            _items.names('classes', classes)
-        unknown = set(kinds) - set(self.classes)
+        names, kinds = _read_list(osp.join(root, f'{split}.csv'))
+        classes = sorted(set(kinds)) if classes is None else \
+            checks.texts('classes', classes)
+        unknown = set(kinds) - set(classes)
         if unknown:
-            raise ValueError(f"Expected the classes {self.classes[:99]} in "
+            raise ValueError(f"Expected the classes {classes[:99]} in "
                              f"'{split}.csv' (got {sorted(unknown)[:99]}, "
                              f"too)")
-        number = {name: i for i, name in enumerate(self.classes)}
-        self.label = torch.tensor([number[k] for k in kinds])
+        number = {name: i for i, name in enumerate(classes)}
+        super().__init__(torch.tensor([number[k] for k in kinds]), classes,
+                         transform, names=names)
         missing = [n for n in self.names if not osp.isfile(self._path(n))]
         if missing:
             raise FileNotFoundError(
@@ -79,14 +83,15 @@ class Shrec17Meshes(Dataset):
     def _path(self, name: str) -> str:
         return files.inside(self.folder, f'{name}.obj')
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @property
+    def names(self) -> list[str]:
+        """The names of the meshes."""
+        return self._column('names')
 
-    def __getitem__(self, i: int) -> Data:
-        i = _items.index(i, len(self))
-        data = load_mesh(self._path(self.names[i]))
-        data.y = self.label[[i]]
-        return data if self.transform is None else self.transform(data)
+    def get(self, idx: int) -> Data:
+        data = load_mesh(self._path(self._entry('names', idx)))
+        data.y = self._entry('label', idx).view(1)
+        return data
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({len(self)} meshes, '
@@ -109,77 +114,30 @@ def _read_list(path: str) -> tuple[list[str], list[str]]:
     return names, kinds
 
 
-class MeshToVoxels(BaseTransform):
-    r"""The surface of a mesh, :obj:`data.pos` and :obj:`data.face`, as
-    :obj:`data.voxels` :math:`[1, S, S, S]`: each voxel holds the part of its
-    :math:`2^3` halves that the surface goes through.
-
-    The centroid of the surface goes to the centre of the grid, and the
-    farthest corner, in any direction, as far as the faces of the grid: where
-    things are and how large does not depend on how a mesh is rotated. The
-    sum does: oblique faces go through more voxels.
+def write_retrieval_lists(folder: str, lists: Sequence[Tensor],
+                          names: Sequence[str]) -> None:
+    """Writes lists as the contest's own evaluation reads them: for each
+    item a file of its name, with a name and a distance (here the rank) on
+    each line. Each file is written whole or not at all.
 
     Args:
-        size (int, optional): The number of voxels *S*. (default: :obj:`64`)
+        folder (str): Where to write; made if there is none.
+        lists (list[Tensor]): The items found for each, best first.
+        names (list[str]): The names of all items, without folders.
 
     Raises:
-        ValueError: If the size is not positive, or a mesh has no area.
+        ValueError: If there are not as many lists as names, an item of a
+            list is not there, or a name is no file name or there twice.
     """
-    def __init__(self, size: int = 64):
-        self.size = checks.integer('size', size, 1, 512)
-
-    def forward(self, data: Data) -> VoxelData:
-        pos, face = _items.attributes(data, 'pos', 'face')
-        checks.has_values('pos', checks.positions('pos', pos), 'the surface')
-        checks.finite('pos', pos, 'corner')
-        checks.tensor('face', face, checks.INTEGERS)
-        checks.shaped('face', face, (3, None), '[3, F]')
-        checks.has_values('face', face, 'the surface')
-        checks.indices('face', face.flatten().cpu(), len(pos))
-        fine = 2 * self.size
-        corners = pos.double().cpu()[face.long().cpu()]  # [3, F, 3]
-        a, b, c = corners
-        area = torch.linalg.cross(b - a, c - a).norm(dim=1, keepdim=True)
-        if not 0 < float(area.sum()) < float('inf'):
-            raise ValueError(f'Expected a mesh with a surface (got one of '
-                             f'area {float(area.sum()) / 2})')
-        centre = (corners.mean(0) * area).sum(0) / area.sum()
-        radius = (corners - centre).norm(dim=-1).max()
-        corners = ((corners - centre) / radius + 1) / 2 * fine
-        there = _rasterise(corners, fine).view(3 * (self.size, 2))
-        voxels = there.sum((1, 3, 5), dtype=torch.uint8).float() / 8
-        rest = {key: value for key, value in data.to_dict().items()
-                if key not in ('pos', 'face')}
-        return VoxelData(voxels=voxels.unsqueeze(0).to(pos.device), **rest)
-
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.size})'
-
-
-def _rasterise(corners: Tensor, size: int) -> Tensor:
-    """Which cells of unit size triangles go through, [size, size, size], by
-    points on them that are at most half a cell apart: faces are cut into
-    :math:`4^k` equal ones.
-    """
-    a, b, c = corners
-    edge = torch.stack([(b - a).norm(dim=1), (c - b).norm(dim=1),
-                        (a - c).norm(dim=1)]).amax(0)
-    level = (2 * edge).clamp(min=1).log2().ceil().long()
-    work = int((4**level).sum()) // 2 + len(level)
-    if work > _MOST_POINTS:
-        raise ValueError(f'Expected a surface that {_MOST_POINTS} points '
-                         f'cover (got one that needs about {work}). Take a '
-                         f"smaller 'size', or fewer faces inside of it")
-    there = torch.zeros(size**3, dtype=torch.bool)
-    for k in level.unique().tolist():
-        n = 2**k
-        i, j = torch.tril_indices(n + 1, n + 1)
-        share = torch.stack([n - i, i - j, j], 1).double() / n
-        here = (level == k).nonzero().flatten()
-        for faces in here.split(max(1, _AT_ONCE // len(share))):
-            for part in share.split(_AT_ONCE):
-                points = torch.einsum('pc,cfx->pfx', part, corners[:, faces])
-                x, y, z = points.floor_().long().clamp_(
-                    0, size - 1).flatten(0, 1).T
-                there[(z * size + y) * size + x] = True
-    return there
+    folder = checks.path('folder', folder)
+    names = [files.component('names', name)
+             for name in checks.sequence('names', names)]
+    if len(set(names)) < len(names):
+        raise ValueError("Expected each of 'names' once (got some again)")
+    lists = read_lists(lists, len(names))
+    os.makedirs(folder, exist_ok=True)
+    for name, found in zip(names, lists):
+        with files.writing(osp.join(folder, name)) as part, open(
+                part, 'x') as f:
+            f.writelines(f'{names[j]} {rank}\n'
+                         for rank, j in enumerate(found.tolist()))

@@ -13,11 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyg_steerable import checks
-from pyg_steerable.datasets import _items
-from pyg_steerable.datasets.shapes.points import PointClouds
-from pyg_steerable.datasets.shapes.voxels import VoxelGrids, rotate_voxels
-from pyg_steerable.symmetry.groups import Group
+from ... import checks
+from ...symmetry.groups import Group
+from .points import PointClouds
+from .rotation import rotate_voxels
+from .voxels import VoxelGrids
+
+__all__ = ['TETRIS', 'tetris_points', 'tetris_voxels']
 
 #: The cells *(x, y, z)* of each shape.
 TETRIS = {
@@ -80,7 +82,7 @@ def tetris_voxels(copies: int = 1, group: Group | str = 'SO(3)',
     pad = checks.integer('pad', pad, 0)
     copies = checks.integer('copies', copies)
     side = _SIDE * cell + 2 * pad
-    _items.bounded('grids', len(TETRIS), copies, side, side, side)
+    checks.amount('grids', len(TETRIS), copies, side, side, side)
     rotations, label = _rotations(copies, group, seed)
     grids = torch.zeros(len(TETRIS), _SIDE, _SIDE, _SIDE)
     for grid, cells in zip(grids, TETRIS.values()):
@@ -98,7 +100,7 @@ def _rotations(copies: int, group: Group | str, seed: int
                ) -> tuple[Tensor, Tensor]:
     """A rotation and a label for each shape."""
     copies = checks.integer('copies', copies)
-    _items.bounded('rotations', len(TETRIS), copies, 9)
+    checks.amount('rotations', len(TETRIS), copies, 9)
     seed = checks.integer('seed', seed, -2**63, 2**63 - 1)
     if not isinstance(group, Group):
         group = Group.wrap(checks.text('group', group))

@@ -1,4 +1,4 @@
-r"""Labelled voxel grids: their container, rotating them, ModelNet-10.
+r"""Labelled voxel grids, in memory or, as ModelNet-10, from a file.
 
 Axes are those of :mod:`pyg_steerable.graph.lattice`: the last three of a
 voxel tensor are :math:`z, y, x`.
@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.ndimage import affine_transform
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from pyg_steerable import checks, files
-from pyg_steerable.datasets import _items
-from pyg_steerable.datasets._npz import load_npz
+from ... import checks, files
+from ..archive import load_npz
+from ..base import LabelledDataset
+
+__all__ = ['VoxelData', 'VoxelGrids', 'load_voxels']
 
 MODELNET10 = ('bathtub', 'bed', 'chair', 'desk', 'dresser', 'monitor',
               'night_stand', 'sofa', 'table', 'toilet')
@@ -39,7 +39,7 @@ class VoxelData(Data):
         return super().__cat_dim__(key, value, *args, **kwargs)
 
 
-class VoxelGrids(Dataset):
+class VoxelGrids(LabelledDataset):
     r"""Grids of one size, with labels; items are :class:`VoxelData` with
     :obj:`voxels` and :obj:`y`.
 
@@ -59,7 +59,7 @@ class VoxelGrids(Dataset):
     """
     def __init__(self, voxels: Tensor, label: Tensor, classes: list[str],
                  transform: Callable | None = None):
-        checks.tensor('voxels', voxels, _items.NUMBERS)
+        checks.tensor('voxels', voxels, checks.NUMBERS)
         if voxels.dim() != 5 or not voxels[:1].numel() and len(voxels):
             raise ValueError(f"Expected 'voxels' of shape [n, C, D, H, W], "
                              f"none of them zero (got {list(voxels.shape)})")
@@ -71,33 +71,20 @@ class VoxelGrids(Dataset):
                         f"Expected finite 'voxels' (got nan or inf in grid "
                         f"{i}). Drop such grids, or fill them with "
                         f"'torch.nan_to_num'")
-        self.classes = _items.names('classes', classes)
-        self.label = checks.labels('label', label, len(voxels), self.classes)
-        self.voxels = voxels
-        self.transform = _items.transform(transform)
+        super().__init__(label, classes, transform, voxels=voxels)
 
-    def __len__(self) -> int:
-        return len(self.voxels)
+    @property
+    def voxels(self) -> Tensor:
+        """All grids, :math:`[n, C, D, H, W]`."""
+        return self._column('voxels')
 
-    def __getitem__(self, i: int) -> VoxelData:
-        i = _items.index(i, len(self))
-        data = VoxelData(voxels=self.voxels[i].to(torch.float32, copy=True),
-                         y=self.label[i:i + 1].clone())
-        return data if self.transform is None else self.transform(data)
-
-    def subset(self, index, transform: Callable | None = None) -> VoxelGrids:
-        """Some of the grids, with a transform of their own."""
-        index = _items.subset(index, len(self))
-        return VoxelGrids(self.voxels[index], self.label[index],
-                          self.classes, transform)
-
-    def counts(self) -> Tensor:
-        """The number of grids of each class."""
-        return self.label.bincount(minlength=len(self.classes))
+    def get(self, idx: int) -> VoxelData:
+        return VoxelData(voxels=self._entry('voxels', idx).float(),
+                         y=self._entry('label', idx).view(1))
 
     def __repr__(self) -> str:
-        n, *shape = self.voxels.shape
-        return (f'{self.__class__.__name__}({n} grids of {shape}, '
+        shape = list(self.voxels.shape[1:])
+        return (f'{self.__class__.__name__}({len(self)} grids of {shape}, '
                 f'{len(self.classes)} classes)')
 
 
@@ -142,75 +129,3 @@ def load_voxels(path: str, split: str = 'train',
         return VoxelGrids(torch.from_numpy(zyx).unsqueeze(1),
                           torch.from_numpy(label.astype(np.int64)),
                           list(MODELNET10), transform)
-
-
-# Rotations ###################################################################
-
-
-def rotate_voxels(voxels: Tensor, R, order: int = 3) -> Tensor:
-    r"""Moves what is in a cubic grid by an orthogonal matrix about the
-    centre of the grid,
-
-    .. math::
-        \mathbf{x}^{\prime}(\mathbf{p}) = \mathbf{x}(R^{-1} \mathbf{p}).
-
-    Exact for the symmetries of the cube, interpolated for others, with zeros
-    from outside. Only voxels move: components of fields turn by
-    :meth:`FieldType.transform`.
-
-    Args:
-        voxels (Tensor): The grids.
-        R (Tensor): The matrix, which acts on *(x, y, z)*.
-        order (int, optional): The degree of the splines, 0 to 5.
-            (default: :obj:`3`)
-
-    Shapes:
-        - **voxels:** :math:`[*, S, S, S]`, **R:** :math:`[3, 3]`,
-          **output:** :math:`[*, S, S, S]`
-
-    Raises:
-        ValueError: If the grid is no cube or the matrix not orthogonal.
-    """
-    checks.tensor('voxels', voxels, _items.NUMBERS)
-    checks.has_values('voxels', voxels, 'interpolation')
-    order, shape = checks.integer('order', order, 0, 5), voxels.shape
-    if len(shape) < 3 or len(set(shape[-3:])) != 1:
-        raise ValueError(f"Expected 'voxels' of shape [*, S, S, S] (got "
-                         f"{list(shape)})")
-    R = _matrix(R)
-    pull = R.T[::-1, ::-1]  # from a voxel (z, y, x) to where it came from
-    if np.allclose(pull, pull.round(), atol=1e-6):
-        return _turned(voxels, pull.round())
-    centre = (np.array(shape[-3:]) - 1) / 2
-    if not voxels.numel():
-        return voxels.clone()
-    grids = voxels.detach().reshape(-1, *shape[-3:]).cpu()
-    dtype = voxels.dtype if voxels.is_floating_point() else torch.float32
-    grids = grids.to(torch.promote_types(dtype, torch.float32))
-    out = [affine_transform(grid, pull, centre - pull @ centre, order=order)
-           for grid in grids.numpy()]
-    return torch.from_numpy(np.stack(out)).view(shape).to(voxels.device,
-                                                          dtype)
-
-
-def _matrix(R) -> np.ndarray:
-    """An orthogonal matrix from whatever holds one."""
-    try:
-        R = R.detach().cpu() if isinstance(R, torch.Tensor) else R
-        R = np.asarray(R).astype(np.float64, casting='same_kind')
-    except Exception as error:
-        raise TypeError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
-                        f"(got {checks.show(R)})") from error
-    if R.shape != (3, 3) or not np.allclose(R @ R.T, np.eye(3), atol=1e-5):
-        raise ValueError(f"Expected 'R' to be an orthogonal 3 x 3 matrix "
-                         f"(got {checks.show(R.tolist())})")
-    return R
-
-
-def _turned(voxels: Tensor, pull) -> Tensor:
-    """The same for a symmetry of the cube: axes permuted and flipped."""
-    source = np.abs(pull).argmax(0)  # of each axis
-    axes = voxels.dim() - 3 + np.arange(3)
-    order = [*range(voxels.dim() - 3), *axes[source]]
-    flip = [int(a) for a, sign in zip(axes, pull.sum(0)) if sign < 0]
-    return voxels.permute(order).flip(flip)

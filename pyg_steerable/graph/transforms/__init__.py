@@ -19,4 +19,22 @@ rows) and, if not all axes repeat, :obj:`pbc` of shape :math:`[1, 3]`, so that
 a batch holds one for each. :class:`RadiusGraph` and :class:`KNNGraph` then
 also write :obj:`edge_shift`, which batches, turns and scales with the rest.
 """
+from .graphs import KNNGraph, RadiusGraph
+from .group_element import RandomGroupElement
+from .jitter import Jitter
+from .normalise import Normalise
+from .scale import AnisotropicScale
+from .subset import RandomPointSubset
+from .voxels import GraphToVoxel, VoxelToGraph
 
+__all__ = [
+    'RadiusGraph',
+    'KNNGraph',
+    'VoxelToGraph',
+    'GraphToVoxel',
+    'RandomGroupElement',
+    'RandomPointSubset',
+    'Jitter',
+    'AnisotropicScale',
+    'Normalise',
+]

@@ -7,13 +7,13 @@ from torch_geometric.transforms import BaseTransform
 from ... import checks
 from ..points.neighbors import knn_graph, radius_graph
 from ..points.shift import edge_shift, num_clouds, periodic_options
-from .reading import _positions
+from .reading import positions_of
 
 
 class _Graph(BaseTransform):
     """Replaces the edges of data."""
     def forward(self, data: Data) -> Data:
-        pos, cells = _positions(data), periodic_options(data)
+        pos, cells = positions_of(data), periodic_options(data)
         batch = data.get('batch')
         found = self.search(pos, self.size, batch=batch,
                             batch_size=num_clouds(data), **self.options,

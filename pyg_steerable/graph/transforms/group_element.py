@@ -1,4 +1,4 @@
-"""Random elements of a group."""
+"""Random elements of a group, which move a cloud and its fields."""
 from __future__ import annotations
 
 from torch_geometric.data import Data
@@ -8,7 +8,7 @@ from torch_geometric.transforms import BaseTransform
 from ... import checks
 from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
-from .reading import VECTORS, _read
+from .reading import VECTORS
 
 
 @functional_transform('random_group_element')
@@ -62,13 +62,14 @@ class RandomGroupElement(BaseTransform):
         self.needed = [name for name in needed if name in self.fields]
 
     def forward(self, data: Data) -> Data:
+        stores = checks.data('data', data).stores
         for name in self.needed:
-            if not any(name in store for store in _read(data).stores):
+            if not any(name in store for store in stores):
                 raise ValueError(f"Expected data with '{name}' (got {data}). "
                                  f"What is not there is left out by "
                                  f"fields={{'{name}': None}}")
         g = self.group.sample()[0]
-        for store in _read(data).stores:
+        for store in stores:
             for name, kind in self.fields.items():
                 if name in store:
                     checks.tensor(f'data.{name}', store[name])

@@ -7,7 +7,7 @@ from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from ... import checks
-from .reading import LONGEST, _positions
+from .reading import LONGEST, positions_of
 
 
 @functional_transform('gaussian_jitter')
@@ -38,7 +38,7 @@ class Jitter(BaseTransform):
             checks.positive('clip', clip), LONGEST)
 
     def forward(self, data: Data) -> Data:
-        pos = _positions(data)
+        pos = positions_of(data)
         noise = self.std * torch.randn_like(pos)
         if self.clip is not None:
             length = noise.norm(dim=-1, keepdim=True)

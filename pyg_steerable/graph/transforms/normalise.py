@@ -7,7 +7,7 @@ from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from ... import checks
-from .reading import _positions, _scale
+from .reading import positions_of, scale_lengths
 
 
 @functional_transform('normalise_cloud')
@@ -38,7 +38,7 @@ class Normalise(BaseTransform):
         self.size = checks.choice('size', size, ('sphere', 'deviation'))
 
     def forward(self, data: Data) -> Data:
-        pos = _positions(data)
+        pos = positions_of(data)
         if len(pos) == 0:
             return data
         centred = pos - pos.mean(dim=0)
@@ -50,7 +50,7 @@ class Normalise(BaseTransform):
         least = 8 * torch.finfo(pos.dtype).eps * pos.abs().max()
         size = torch.where(size > least, size, 1.)
         data.pos = centred / size
-        _scale(data, 1 / size)
+        scale_lengths(data, 1 / size)
         return data
 
     def __repr__(self) -> str:

@@ -1,9 +1,8 @@
-"""What transforms read from data."""
+"""What transforms share: positions, and what moves with them."""
 from __future__ import annotations
 
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.data.data import BaseData
 
 from ... import checks
 
@@ -12,19 +11,13 @@ from ... import checks
 VECTORS = ('pos', 'normal', 'force', 'cell', 'edge_shift')
 #: What lengths are measured by: it is scaled with the positions.
 LENGTHS = ('cell', 'edge_shift')
-#: More points to draw, or longer ways, are a mistake.
-MOST, LONGEST = 2**27, 1e30
+#: Longer ways are a mistake.
+LONGEST = 1e30
 
 
-def _read(data) -> BaseData:
-    if not isinstance(data, BaseData):
-        raise TypeError(f"Expected 'data' to be a Data object (got "
-                        f"{checks.show(data)})")
-    return data
-
-
-def _positions(data: Data) -> Tensor:
-    pos = getattr(_read(data), 'pos', None)
+def positions_of(data: Data) -> Tensor:
+    """The points of data, finite."""
+    pos = getattr(checks.data('data', data), 'pos', None)
     if pos is None:
         raise ValueError("Expected 'data.pos' of shape [N, 3] (got None)")
     checks.positions('data.pos', pos)
@@ -32,7 +25,7 @@ def _positions(data: Data) -> Tensor:
     return checks.finite('data.pos', pos, 'point')
 
 
-def _scale(data: Data, factor: Tensor) -> None:
+def scale_lengths(data: Data, factor: Tensor) -> None:
     """Scales what lengths are measured by."""
     for name in LENGTHS:
         if data.get(name) is not None:

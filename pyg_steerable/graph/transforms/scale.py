@@ -6,7 +6,7 @@ from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from ... import checks
-from .reading import LONGEST, _positions, _scale
+from .reading import LONGEST, positions_of, scale_lengths
 
 
 @functional_transform('anisotropic_scale')
@@ -39,10 +39,10 @@ class AnisotropicScale(BaseTransform):
                              f"and {high})")
 
     def forward(self, data: Data) -> Data:
-        pos = _positions(data)
+        pos = positions_of(data)
         factor = pos.new_empty(3).uniform_(self.low, self.high)
         data.pos = pos * factor
-        _scale(data, factor)
+        scale_lengths(data, factor)
         return data
 
     def __repr__(self) -> str:

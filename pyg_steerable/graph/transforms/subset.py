@@ -10,7 +10,9 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import select
 
 from ... import checks
-from .reading import MOST, _read
+
+#: More points to draw are a mistake.
+MOST = 2**27
 
 
 @functional_transform('random_point_subset')
@@ -35,7 +37,7 @@ class RandomPointSubset(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         for name in ('edge_index', 'adj_t', 'face'):
-            if _read(data).get(name) is not None:
+            if checks.data('data', data).get(name) is not None:
                 raise ValueError(f"Expected a point cloud (got data with "
                                  f"'{name}'). Draw points before building a "
                                  f"graph of them")
