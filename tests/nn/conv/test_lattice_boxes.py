@@ -394,3 +394,19 @@ def test_the_helper_knows_boxes(group, options):
     conv.dense_weight = lambda: wrong.to(conv.kernel.positions.dtype)
     with pytest.raises(AssertionError):
         assert_equivariant(conv)
+
+
+@pytest.mark.parametrize('size,stride', [((1, 5, 5), 2), (5, (2, 1, 2)),
+                                         ((5, 5, 1), (3, 2, 1))])
+def test_transposed_outputs_have_variance_one(size, stride):
+    # Only one offset in so many leads to a voxel.
+    torch.manual_seed(0)
+    conv = LatticeSteerableConvTranspose(
+        FieldType('16x0e', 'SO(2)'), FieldType('200x0e', 'SO(2)'), size,
+        stride=stride, bias=False)
+    x = torch.randn(8, 16, *(9 if s > 1 else 1 for s in
+                             conv.stencil.kernel_size))
+    out = conv(x)
+    inside = [slice(4, -4) if s > 1 else slice(None)
+              for s in conv.stencil.kernel_size]
+    assert 0.7 < float(out[(..., *inside)].detach().var()) < 1.4
