@@ -46,8 +46,8 @@ _MAX_TABLE = 2**13
 class Block(NamedTuple):
     """One block of the matrix: where it starts, copies and components in the
     output (w) and in the input (v), the number s of maps, where these are in
-    the flat tensor of all maps, and, if there is one map, which is a multiple
-    of the identity, the factor.
+    the flat tensor of all maps, how many of their numbers are not zero, and,
+    if there is one map, which is a multiple of the identity, the factor.
     """
     w: int
     mw: int
@@ -57,6 +57,7 @@ class Block(NamedTuple):
     dv: int
     s: int
     start: int
+    nonzero: int
     identity: float | None
 
     @property
@@ -96,11 +97,13 @@ class Layout:
         moved = in_dim + out_dim + sum(
             0 if b.identity else b.s * b.dw * b.mv for b in blocks)
         self._saved = out_dim * in_dim - products - _MOVE * moved
-        #: So many weights stay side by side in the matrix, if its columns
-        #: have components before copies.
-        self.run = math.gcd(in_dim, *(b.mv for b in blocks),
-                            *(b.v for b in blocks))
-        self.is_in_order = all(b.dv == 1 for b in blocks)
+        # So many weights stay side by side in the matrix, if its columns
+        # have components before copies; tables of single numbers are as good
+        # if they are small.
+        terms = sum(b.nonzero * b.mw * b.mv for b in blocks)
+        self.run = 1 if 3 * terms <= _MAX_TABLE else math.gcd(
+            in_dim, *(b.mv for b in blocks), *(b.v for b in blocks))
+        self.num_runs = terms // max(1, self.run)
 
     def by_blocks(self, rows: int) -> bool:
         """Whether blocks one by one are cheaper than the matrix."""
@@ -115,8 +118,8 @@ class Layout:
 
 class Table(NamedTuple):
     """Which runs of weights are added at which places of the matrix, times
-    what; there, columns have components before copies, and are put in order
-    at the end.
+    what. Of runs of several weights, columns have components before copies:
+    they are put in order at the end.
     """
     run: Tensor
     place: Tensor
@@ -128,31 +131,30 @@ def make_table(maps: Tensor, layout: Layout) -> Table | None:
     """The table of a matrix, from float64 maps; :obj:`None` if it would be
     large beside the weights.
     """
-    n, first = layout.run, 0
-    nonzero = [b.maps(maps).view(b.s, b.dw, b.dv).nonzero().unbind(1)
-               for b in layout.blocks]
-    runs = sum(len(s) * b.mw * b.mv // n
-               for b, (s, _, _) in zip(layout.blocks, nonzero))
-    if 3 * runs + layout.in_dim > max(layout.numel, _MAX_TABLE):
+    n = layout.run
+    if 3 * layout.num_runs > max(layout.numel, _MAX_TABLE):
         return None
 
     def count(size):
         return torch.arange(size, device='cpu')
 
-    order = count(layout.in_dim)
+    first, order = 0, count(layout.in_dim)
     found = [(order[:0], order[:0], maps[:0])]
-    for b, (s, i, j) in zip(layout.blocks, nonzero):
+    for b in layout.blocks:
+        Q = b.maps(maps).view(b.s, b.dw, b.dv)
+        s, i, j = (index[:, None] for index in Q.nonzero(as_tuple=True))
         a, c = count(b.mw)[:, None, None], count(b.mv // n)
-        s, i, j = s[:, None], i[:, None], j[:, None]
-        place = ((b.w + a * b.dw + i) * layout.in_dim + b.v + j * b.mv) // n
-        run = (first + (s * b.mw + a) * b.mv) // n
-        value = b.maps(maps).view(b.s, b.dw, b.dv)[s, i, j]
-        found.append(((run + c).flatten(), (place + c).flatten(),
-                      value.expand(b.mw, -1, b.mv // n).flatten()))
+        column = j + c * b.dv if n == 1 else j * (b.mv // n) + c
+        place = ((b.w + a * b.dw + i) * layout.in_dim + b.v) // n + column
+        run = (first + (s * b.mw + a) * b.mv) // n + c
+        value = Q[s, i, j].expand(run.shape)
+        found.append((run.flatten(), place.flatten(), value.flatten()))
         first += b.numel
         here = slice(b.v, b.v + b.mv * b.dv)
         order[here] = b.v + count(b.mv * b.dv).view(b.dv, b.mv).T.flatten()
     run, place, value = map(torch.cat, zip(*found))
+    if n == 1:
+        return Table(run, place, value, order[:0])
     return Table(run, place, value[:, None], order)
 
 
@@ -169,12 +171,7 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
     if not layout.blocks:
         return maps.new_zeros(layout.out_dim, layout.in_dim)
     if table is not None:
-        runs = weight.view(-1, layout.run).index_select(0, table.run)
-        out = weight.new_zeros(
-            layout.out_dim * layout.in_dim // layout.run, layout.run)
-        out = out.index_add(0, table.place, runs * table.value).view(
-            layout.out_dim, layout.in_dim)
-        return out if layout.is_in_order else out.index_select(1, table.order)
+        return _from_table(weight, table, layout)
     found = {}
     with full_precision(maps):
         for b, W in zip(layout.blocks, layout.split(weight)):
@@ -187,6 +184,18 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
             weight.new_zeros(height, width) for v, width in layout.columns
         ], dim=1) for w, height in layout.rows
     ])
+
+
+def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
+    n, shape = layout.run, (layout.out_dim, layout.in_dim)
+    size = layout.out_dim * layout.in_dim
+    if n == 1:  # of vectors index_add is faster
+        terms = weight.index_select(0, table.run) * table.value
+        return weight.new_zeros(size).index_add(0, table.place, terms).view(
+            shape)
+    runs = weight.view(-1, n).index_select(0, table.run) * table.value
+    return weight.new_zeros(size // n, n).index_add(
+        0, table.place, runs).view(shape).index_select(1, table.order)
 
 
 def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout

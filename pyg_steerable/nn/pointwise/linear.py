@@ -20,6 +20,8 @@ from ...symmetry.intertwiners import linear_basis
 from ..field import FieldModule
 from ..reach import MAX_MAP, warn_unreached
 
+_TABLE = tuple(f'table_{name}' for name in Table._fields)
+
 
 class Linear(FieldModule):
     r"""The general equivariant affine map between two field types,
@@ -61,29 +63,20 @@ class Linear(FieldModule):
         self._layout, self._deviations, maps = _layout(self.in_type,
                                                        self.out_type)
         self.register_constant('maps', maps)  # all Q, each once
-        self._has_table = self._register_table(make_table(maps, self._layout))
+        table = make_table(maps, self._layout)
+        for name, constant in zip(_TABLE, table or ()):
+            self.register_constant(name, constant)
+        self._has_table = table is not None
         self.register_weights('weight', self._layout.numel)
         if bias:
-            self._register_bias()
+            size, term, value = _invariants(self.out_type)
+            self.register_constant('bias_term', term.flatten())  # which number
+            self.register_constant('bias_value', value)  # times what
+            self.register_weights('bias', size)
         else:
             self.register_parameter('bias', None)
         self.reset_parameters()
         self._warn()
-
-    def _register_table(self, table: Table | None) -> bool:
-        for field, value in zip(Table._fields, table or ()):
-            self.register_constant(f'table_{field}', value)
-        return table is not None
-
-    def _register_bias(self) -> None:
-        """The bias is a map from a number, which is one."""
-        one = FieldType([(1, '0e')], self.out_type.group)
-        layout, _, maps = _layout(one, self.out_type)
-        table = make_table(maps, layout)
-        self.register_constant('bias_term', table.run)  # which number
-        self.register_constant('bias_place', table.place)  # in the vector
-        self.register_constant('bias_value', table.value[:, 0])  # times what
-        self.register_weights('bias', layout.numel)
 
     def _warn(self) -> None:
         if self.in_type.dim:  # nobody expects anything from nothing
@@ -100,7 +93,7 @@ class Linear(FieldModule):
         for b in self._layout.blocks:
             reached[b.w] = True
         if self.bias is not None:
-            reached[self._exact['bias_place']] = True
+            reached |= self._exact['bias_value'].any(0)
         return [block for block, s in zip(self.out_type.blocks,
                                           self.out_type.slices)
                 if not reached[s].any()]
@@ -136,17 +129,18 @@ class Linear(FieldModule):
         r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
         table = None
         if self._has_table:
-            table = Table(self.table_run, self.table_place, self.table_value,
-                          self.table_order)
-        return matrix(self.weight, self.maps, table, self._layout)
+            table = Table(*(self._buffers[name] for name in _TABLE))
+        return matrix(self.weight, self._buffers['maps'], table, self._layout)
 
     def bias_vector(self) -> Tensor | None:
         r"""The bias of all components, :math:`[d_{out}]`."""
         if self.bias is None:
             return None
-        terms = self.bias.index_select(0, self.bias_term) * self.bias_value
-        return self.bias.new_zeros(self.out_type.dim).index_add(
-            0, self.bias_place, terms)
+        term, value = self._buffers['bias_term'], self._buffers['bias_value']
+        terms = self.bias.index_select(0, term)
+        if len(value) == 1:  # the usual case, and one of few steps
+            return terms * value[0]
+        return (terms.view(value.shape) * value).sum(0)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -185,10 +179,29 @@ def _layout(in_type: FieldType, out_type: FieldType
                 starts[v, w] = sum(map(len, maps))
                 maps.append(Q.flatten())
             blocks.append(Block(sw.start, mw, w.dim, sv.start, mv, v.dim,
-                                len(Q), starts[v, w], _identity(Q)))
+                                len(Q), starts[v, w],
+                                int(Q.count_nonzero()), _identity(Q)))
             deviations.append((w.dim / fan)**0.5)
     return (Layout(blocks, out_type.dim, in_type.dim), deviations,
             torch.cat(maps))
+
+
+def _invariants(field_type: FieldType) -> tuple[int, Tensor, Tensor]:
+    """A bias is a map from a number, which is one: how many numbers it has,
+    which of them each component takes, and times what, [n, d].
+    """
+    one = FieldType([(1, '0e')], field_type.group)
+    layout, _, maps = _layout(one, field_type)
+    most = max((b.s for b in layout.blocks), default=1)
+    term = torch.zeros(most, field_type.dim, dtype=torch.long, device='cpu')
+    value, first = term.double(), 0
+    for b in layout.blocks:
+        here = slice(b.w, b.w + b.mw * b.dw)
+        number = first + torch.arange(b.numel, device='cpu').view(b.s, b.mw)
+        term[:b.s, here] = number.repeat_interleave(b.dw, 1)
+        value[:b.s, here] = b.maps(maps).repeat(1, b.mw)
+        first += b.numel
+    return layout.numel, term, value
 
 
 def _identity(Q: Tensor) -> float | None:
