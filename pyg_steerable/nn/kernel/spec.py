@@ -116,7 +116,8 @@ def takes_options_of(basis: type):
         above = inspect.signature(cls.__mro__[1].__init__).parameters
         merged = {k: p for k, p in own.items()
                   if k != 'self' and p.kind is not p.VAR_KEYWORD}
-        for source in (basis.settings(), above):
+        for source in ({**basis.settings(), **keywords(basis.for_types)},
+                       above):
             for name, p in source.items():
                 if name not in merged and p.default is not p.empty:
                     merged[name] = p.replace(kind=p.KEYWORD_ONLY)
