@@ -43,5 +43,5 @@ def test_messages_equal_the_fast_path():
     x, pos = torch.randn(30, field_type.dim), torch.randn(30, 3)
     edge_index = torch.randint(30, (2, 200))
     fast = conv(x, pos, edge_index)
-    conv.order = 'reference'
+    conv.backend = 'reference'
     assert torch.allclose(conv(x, pos, edge_index), fast, atol=1e-5)

@@ -1,7 +1,7 @@
 """What works with what: docs/compatibility.md is made from this file.
 
 Every row is a function that uses a layer in the way its users do, and holds
-the verdict for each column: it works, it works with order='reference', or it
+the verdict for each column: it works, it works with backend='reference', or it
 does not, and why. A verdict that is wrong, either way, fails.
 
     python tests/test_compatibility.py --write    # the table anew
@@ -186,7 +186,7 @@ CONVS = ('implicit', 'harmonic')
 
 
 class Reference(str):
-    """Works with order='reference' only, because ..."""
+    """Works with backend='reference' only, because ..."""
 
 
 class No(str):
@@ -560,7 +560,7 @@ def hessian(column):
 def reference(module):
     for m in module.modules():
         if hasattr(m, 'order'):
-            m.order = 'reference'
+            m.backend = 'reference'
 
 
 @row('Derivatives', 'backward twice')
@@ -885,7 +885,7 @@ def page() -> str:
             return verdict or ''
         if verdict not in notes:
             notes.append(str(verdict))
-        what = 'no' if isinstance(verdict, No) else "`order='reference'`"
+        what = 'no' if isinstance(verdict, No) else "`backend='reference'`"
         return f'{what} [{notes.index(str(verdict)) + 1}]'
 
     lines = [HEAD]

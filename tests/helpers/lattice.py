@@ -2,8 +2,6 @@
 import pytest
 import torch
 
-from pyg_steerable.ops import lattice_edges as module
-
 GRID = (5, 4, 6)
 STENCILS = [dict(kernel_size=3), dict(kernel_size=3, stride=2),
             dict(kernel_size=3, stride=3, padding=0),
@@ -18,15 +16,7 @@ def random_voxels(seed=0, grid=GRID, occupancy=0.4):
     return voxels * mask, mask
 
 
-@pytest.fixture
-def order(request, monkeypatch):
-    """Makes all of the edges go by runs, or by rows."""
-    monkeypatch.setattr(module, '_prefers_runs',
-                        lambda *args: request.param == 'runs')
-    return request.param
-
-
-BOTH_ORDERS = pytest.mark.parametrize('order', ['runs', 'rows'],
+BOTH_ORDERS = pytest.mark.parametrize('lattice_order', ['runs', 'rows'],
                                       indirect=True)
 
 

@@ -116,7 +116,7 @@ def test_quotient_activation_is_inexact_but_close(batch):
 
 @pytest.mark.parametrize('options, match', [
     (dict(kernel='gaussian'), "'kernel'"),
-    (dict(kernel='harmonic', edge_dim=4), 'harmonic'),
+    (dict(kernel='harmonic', edge_dim=4), 'no attributes'),
     (dict(atom_dim=3), "'atom_dim'"),
     (dict(pool='max'), "'pool'"),
     (dict(group='E(3)'), "'name'"),

@@ -28,7 +28,7 @@ def problem(kwargs, list_edges, matrix=True):
 @pytest.mark.parametrize('list_edges', [True, False])
 @pytest.mark.parametrize('kwargs', STENCILS[:2])
 @BOTH_ORDERS
-def test_sums_along_edges(order, kwargs, list_edges, matrix):
+def test_sums_along_edges(lattice_order, kwargs, list_edges, matrix):
     lattice, x, weight = problem(kwargs, list_edges, matrix)
     out = lattice_conv(x, weight, lattice.edges)
     expected = torch.zeros_like(out)
@@ -44,7 +44,7 @@ def test_sums_along_edges(order, kwargs, list_edges, matrix):
 @pytest.mark.parametrize('transposed', [False, True])
 @pytest.mark.parametrize('matrix', [True, False])
 @BOTH_ORDERS
-def test_derivatives(order, matrix, transposed):
+def test_derivatives(lattice_order, matrix, transposed):
     lattice, x, weight = problem(dict(kernel_size=3, stride=2), False, matrix)
     if transposed:
         x = torch.randn(lattice.num_targets, 3).double().requires_grad_()
@@ -58,7 +58,7 @@ def test_derivatives(order, matrix, transposed):
 
 
 @BOTH_ORDERS
-def test_nothing_of_an_offset_is_kept(order):
+def test_nothing_of_an_offset_is_kept(lattice_order):
     voxels, mask = random_voxels(grid=(12, 12, 12), occupancy=0.9)
     lattice = voxel_to_graph(voxels, 5, mask=mask, list_edges=False)
     weight = torch.randn(125, 3, 2).double().requires_grad_()

@@ -91,7 +91,7 @@ class FieldConv(MessagePassing, FieldModule):
             return
         nowhere, partly = [], []
         for (mul, rep), s in zip(self.out_type.blocks, self.out_type.slices):
-            maps = [Q.transpose(0, 1) for Q in self.kernel.maps_to(s.start)]
+            maps = [Q.transpose(0, 1) for Q in self.kernel._maps_to(s.start)]
             if self.root_weight:
                 maps += [linear_basis(v, rep, self.in_type.group).transpose(
                     0, 1) for _, v in self.in_type.blocks]

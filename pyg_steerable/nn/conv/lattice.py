@@ -171,7 +171,7 @@ class LatticeSteerableConv(FieldConv):
     def _where(self) -> str:
         return f' at the offsets of {self.stencil}'
 
-    def dense_maps(self, x: Tensor | None = None
+    def _dense_maps(self, x: Tensor | None = None
                    ) -> tuple[Tensor, Tensor | None]:
         r"""The kernel at all offsets, with that of the root,
         :math:`[d_{out}, d_{in}, s_z, s_y, s_x]`, and the bias of all
@@ -187,12 +187,12 @@ class LatticeSteerableConv(FieldConv):
                 self.lin.bias_vector())
 
     def dense_weight(self) -> Tensor:
-        """The first of :meth:`dense_maps`."""
-        return self.dense_maps()[0]
+        """The first of :meth:`_dense_maps`."""
+        return self._dense_maps()[0]
 
     def dense_bias(self) -> Tensor | None:
-        """The second of :meth:`dense_maps`."""
-        return self.dense_maps()[1]
+        """The second of :meth:`_dense_maps`."""
+        return self._dense_maps()[1]
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
@@ -202,13 +202,13 @@ class LatticeSteerableConv(FieldConv):
                   ) -> Tensor:
         if lattice is None:
             self._check_voxels(x)
-            return self._on_voxels(x, *self.dense_maps(x), *size)
+            return self._on_voxels(x, *self._dense_maps(x), *size)
         self._check_lattice(lattice)
         sources, targets = lattice.coord, lattice.targets[0]
         if self.is_transposed:
             sources, targets = targets, sources
         self._check_rows(x, sources.shape[0])
-        weight, bias = self.dense_maps(x)
+        weight, bias = self._dense_maps(x)
         if self._wants_messages:
             out = self._sum_messages(x, lattice, _matrices(weight),
                                      targets.shape[0])
@@ -331,7 +331,7 @@ class LatticeSteerableConv(FieldConv):
         return self._export(torch.nn.Conv2d)
 
     def _export(self, cls):
-        own, (weight, bias) = self.stencil, self.dense_maps()
+        own, (weight, bias) = self.stencil, self._dense_maps()
         if self.is_transposed:
             weight = weight.transpose(0, 1)
         numbers = (own.kernel_size, own.stride, own.padding)

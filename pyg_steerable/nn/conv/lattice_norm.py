@@ -46,13 +46,13 @@ class LatticeNormConv(LatticeSteerableConv):
         super().reset_parameters()
         self.norm.reset_parameters()
 
-    def dense_maps(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _dense_maps(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Kernel and bias for the statistics of :obj:`x` in training, and
         else for the running ones.
         """
         norm = self.norm
         with full_precision(norm.running_var):
-            weight, bias = super().dense_maps()
+            weight, bias = super()._dense_maps()
             mean, var = norm.running_mean, norm.running_var
             if x is not None and self.training:
                 # (Occupancies may be whole numbers.)

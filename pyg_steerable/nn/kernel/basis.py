@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import checks
-from ...symmetry.fields import FieldType
+from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.representations import MAX_DEGREE
 from ..field import Example, FieldModule, random_fields
 from .spec import NAMED, BasisSpec, keywords
@@ -88,6 +88,9 @@ class SteerableBasis(FieldModule):
         Raises:
             ValueError: If the basis takes no attributes.
         """
+        in_type, _ = check_types(in_type, out_type)
+        if attr_type is not None:
+            attr_type = FieldType.wrap(attr_type)
         if 'attr_type' in inspect.signature(cls).parameters:
             options['attr_type'] = attr_type
         elif attr_type is not None and attr_type.dim:
@@ -102,7 +105,8 @@ class SteerableBasis(FieldModule):
         r"""The basis for kernels between two types of fields at the offsets
         of a stencil, in units of the smallest spacing of voxels.
         """
-        options.setdefault('radius', max(1., kernel_size // 2))
+        half = checks.integer('kernel_size', kernel_size, 1) // 2
+        options.setdefault('radius', max(1., half))
         return cls.for_types(in_type, out_type, **options)
 
     @property
@@ -117,9 +121,9 @@ class SteerableBasis(FieldModule):
 
     def set_radius(self, radius: float) -> None:
         """Sets the unit of length, in the unit of the positions."""
-        self.set_length('radius', radius)
+        self._set_length('radius', radius)
 
-    def set_length(self, name: str, value: float) -> None:
+    def _set_length(self, name: str, value: float) -> None:
         """Sets a positive number that says where the basis is large: a buffer
         that is saved, so that a kernel stays what it was in other layers.
         """
@@ -211,6 +215,13 @@ class SteerableBasis(FieldModule):
             checks.same_device(attr=attr, radius=self.radius)
             checks.shaped('attr', attr, (num_edges, self.attr_type.dim),
                           "[E, d], the width of 'attr_type'")
+
+
+def check_types(in_type, out_type) -> tuple[FieldType, FieldType]:
+    """Two types of one group."""
+    types = FieldType.wrap(in_type), FieldType.wrap(out_type)
+    check_same_group(*types)
+    return types
 
 
 def degree(name: str, value: int, least: int = 0) -> int:

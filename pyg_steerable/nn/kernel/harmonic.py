@@ -12,7 +12,7 @@ from ...ops.precision import at_least_float32
 from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
 from ...symmetry.representations import MAX_DEGREE
-from .basis import SteerableBasis, count, degree
+from .basis import SteerableBasis, check_types, count, degree
 from .harmonics import solid_harmonics
 
 #: The highest degree on the shell of radius m > 0, see lattice_harmonics.
@@ -89,8 +89,8 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
             for m, b in enumerate(band_limit)]
         # In units of the radius, where a single shell sits.
         self.spacing = 1 / max(1, shells - 1)
-        self.set_length('sigma', sigma)
-        self.set_length('softening', softening)
+        self._set_length('sigma', sigma)
+        self._set_length('softening', softening)
         centres = torch.linspace(0 if shells > 1 else 1, 1, shells,
                                  dtype=torch.float64, device='cpu')
         self.keep_in_full('centres')
@@ -119,6 +119,7 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
         """The basis up to the highest degree that leads from one type to the
         other.
         """
+        in_type, out_type = check_types(in_type, out_type)
         if max_degree is None:
             max_degree = in_type.max_degree + out_type.max_degree
         return super().for_types(in_type, out_type, attr_type,
@@ -131,6 +132,7 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
         """The paper's shells, see :func:`lattice_harmonics`, where no other
         ones are asked for.
         """
+        in_type, out_type = check_types(in_type, out_type)
         if max_degree is None:
             max_degree = in_type.max_degree + out_type.max_degree
         shells = options.pop('shells', None)

@@ -10,7 +10,7 @@ from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
 from ..pointwise import FieldBatchNorm, Linear, NormGate
 from ..pointwise.activation import activation_input, build_activation
-from .basis import SteerableBasis, count, degree
+from .basis import SteerableBasis, check_types, count, degree
 from .harmonics import solid_harmonics
 
 
@@ -94,6 +94,7 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
         """The basis up to the higher degree of the two types, the paper's
         choice, and at least one.
         """
+        in_type, out_type = check_types(in_type, out_type)
         if max_degree is None:
             max_degree = max(in_type.max_degree, out_type.max_degree, 1)
         return super().for_types(in_type, out_type, attr_type,

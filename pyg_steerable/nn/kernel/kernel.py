@@ -123,7 +123,7 @@ class Kernel(FieldModule):
             return self.scale.new_zeros(0)
         return self.product.weight * self.scale[self.element]
 
-    def maps_to(self, start: int) -> list[Tensor]:
+    def _maps_to(self, start: int) -> list[Tensor]:
         """The maps Q, float64, that lead to the block of the output which
         starts at a component, but for those whose scales are zero.
         """
@@ -141,7 +141,7 @@ class Kernel(FieldModule):
         """
         return [block for block, s in zip(self.out_type.blocks,
                                           self.out_type.slices)
-                if not self.maps_to(s.start)]
+                if not self._maps_to(s.start)]
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:

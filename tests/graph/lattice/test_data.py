@@ -88,7 +88,7 @@ def test_axes():
 
 
 @BOTH_ORDERS
-def test_sums_in_batches(order):
+def test_sums_in_batches(lattice_order):
     """Listed edges of a batch are not in order."""
     graphs = [voxel_to_graph(random_voxels(i)[0], mask=random_voxels(i)[1])
               for i in range(3)]

@@ -147,10 +147,10 @@ def test_edges_in_any_order_or_left_out():
             lattice[key] = lattice[key][..., ::2]
         assert not lattice.lists_all_edges
         out = conv(lattice.x, lattice)
-        conv.order = 'reference'
+        conv.backend = 'reference'
         assert torch.allclose(out, conv(lattice.x, lattice))
         assert not torch.allclose(out, expected)
-        conv.order = 'dense'
+        conv.order, conv.backend = 'dense', 'auto'
         with pytest.raises(ValueError, match='all edges'):
             conv(lattice.x, lattice)
 

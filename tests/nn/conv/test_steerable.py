@@ -418,7 +418,7 @@ def test_attributes(cls):
     moved = conv(x, pos, edge_index, edge_attr + 1, node_attr=node_attr)
     assert not torch.allclose(moved, out)
     reference = copy.deepcopy(conv)
-    reference.order = 'reference'
+    reference.backend = 'reference'
     close(reference(x, pos, edge_index, edge_attr, node_attr=node_attr), out)
     # Values of a sparse matrix with more than one dimension are attributes.
     conv = build(cls, edge_type=FieldType('1x0e + 1x1o'))
@@ -426,7 +426,7 @@ def test_attributes(cls):
                                     size=(N, N, 4)).coalesce()
     out = conv(x, pos, edge_index, edge_attr)
     close(conv(x, pos, adj_t), out)
-    conv.order = 'reference'
+    conv.backend = 'reference'
     close(conv(x, pos, adj_t), out)
 
 
@@ -579,7 +579,7 @@ def test_copies(cls, tmp_path):
                                      weights_only=True))
     for copied in [*copies, other]:
         assert torch.equal(copied(x, pos, edge_index), out)
-        copied.order = 'reference'  # also through PyG's templates
+        copied.backend = 'reference'  # also through PyG's templates
         close(copied(x, pos, edge_index), out)
 
 
