@@ -1,14 +1,8 @@
 """From the types of escnn."""
 from __future__ import annotations
 
-from ..symmetry.escnn_reader import (
-    group_from_escnn,
-    read_field_type,
-)
+from ..symmetry.escnn_reader import read_field_type
 from ..symmetry.fields import FieldType
-from .e3nn import e3nn_basis, to_irreps
-
-__all__ = ['group_from_escnn', 'from_escnn', 'to_irreps', 'e3nn_basis']
 
 
 def from_escnn(field_type) -> FieldType:

@@ -30,7 +30,7 @@ def test_sizes():
 ], ids=['pools', 'searches'])
 @pytest.mark.parametrize('batch, size, match', [
     ([0, 0, 2], 2, r"'batch' in \[0, 2\) \(got values from 0 to 2"),
-    ([0, -1, 0], None, "got values from -1 to 0"),
+    ([0, -1, 0], None, 'got values from -1 to 0'),
     ([0, 0, MOST], None, rf"'batch' in \[0, {MOST}\)"),
     ([0, 0], None, r"'batch' of shape \[3\], the cloud of each point"),
     ([0, 0, 0], 0, "'batch_size' to be an integer, >= 1"),
