@@ -267,8 +267,9 @@ class Group:
 
     @property
     def known_name(self) -> str | None:
-        """The shortest of the names above that this set of matrices has, if
-        any: whatever it is called, and however it was made.
+        """The name above that has this set of matrices, if any, whatever it
+        is called and however it was made; of several that with the fewest
+        factors.
         """
         return next((name for name in candidates(self.order)
                      if _named(name) == self), None)
