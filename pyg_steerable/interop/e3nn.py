@@ -5,9 +5,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from ..symmetry.escnn_reader import (
-    merge_blocks,
-)
+from ..symmetry.escnn_reader import merge_blocks
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from ..symmetry.intertwiners import linear_basis

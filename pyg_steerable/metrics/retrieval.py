@@ -53,7 +53,9 @@ def mean_average_precision(lists: Sequence[Tensor], label: Tensor
         AP = \frac{1}{R} \sum_{k: \, k \text{th is relevant}}
         \frac{\text{relevant among the first } k}{k}
 
-    with :math:`R` relevant items in all.
+    with :math:`R` relevant items in all, found or not: torchmetrics'
+    :obj:`RetrievalMAP`, which agrees for complete lists, divides by those
+    found, so that a list of one hit would be perfect.
 
     Args:
         lists (list[Tensor]): The items found for each, best first.

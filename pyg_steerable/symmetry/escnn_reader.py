@@ -8,8 +8,6 @@ tensors keep escnn's layout.
 """
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from e3nn import o3
 from torch import Tensor
@@ -19,9 +17,6 @@ from .groups import Group
 from .representations import MAX_DEGREE, Representation, wigner_D
 
 _ATOL = 1e-7  # escnn computes some restrictions numerically
-
-_NAMES = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
-          'SO(2)xMxInv', 'SO(3)', 'O(3)', 'T', 'O', 'I', 'OxInv', 'IxInv')
 
 
 def _import_escnn():
@@ -109,20 +104,8 @@ def _matrices(representation, elements: list) -> Tensor:
 
 def _group(action, elements: list) -> Group:
     group = Group.from_generators(_matrices(action, elements))
-    name = _name(group) or f'escnn {action.group.name}'
+    name = group.known_name or f'escnn {action.group.name}'
     return Group.from_generators(group.generators, name=name)
-
-
-def _name(group: Group) -> str | None:
-    """The name under which :class:`Group` knows the same set of matrices."""
-    names = list(_NAMES)
-    if group.is_finite:
-        for n in {group.order, group.order // 2, group.order // 4} - {0}:
-            names += [f'C{n}', f'D{n}', f'C{n}xM', f'C{n}xInv', f'D{n}xInv']
-    return next((n for n in names if _named(n) == group), None)
-
-
-_named = lru_cache(maxsize=256)(Group)
 
 
 # Field types ###############################################################

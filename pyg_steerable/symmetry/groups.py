@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .generators import MAX_FINITE_ORDER, frame, named_generators
+from .generators import (
+    MAX_FINITE_ORDER,
+    candidates,
+    frame,
+    named_generators,
+    rotations,
+)
 
 _TOLERANCE = 1e-4  # distance below which two matrices are the same element
 
@@ -258,6 +264,15 @@ class Group:
                             f"one, such as 'SO(2)' (got "
                             f"{checks.show(group)})")
         return _named(group)
+
+    @property
+    def known_name(self) -> str | None:
+        """The name above that has this set of matrices, if any, whatever it
+        is called and however it was made; of several that with the fewest
+        factors.
+        """
+        return next((name for name in candidates(self.order)
+                     if _named(name) == self), None)
 
     def _setup(self, name, generators, coarse: bool = False):
         self._generators = np.asarray(generators, dtype=float).reshape(
@@ -514,13 +529,8 @@ def _named(name: str) -> Group:
     return Group(name)
 
 
-def _rotations_about(axis: np.ndarray, angle: Tensor) -> Tensor:
-    x, y, z = (float(a) for a in axis)
-    K = torch.tensor([[0., -z, y], [z, 0., -x], [-y, x, 0.]],
-                     dtype=torch.float64, device='cpu')
-    s, c = angle.sin()[:, None, None], angle.cos()[:, None, None]
-    eye = torch.eye(3, dtype=torch.float64, device='cpu')
-    return eye + s * K + (1 - c) * (K @ K)
+def _rotations_about(axis: Sequence[float], angle: Tensor) -> Tensor:
+    return torch.from_numpy(rotations(axis, angle.numpy()))
 
 
 def _from_quaternion(q: Tensor) -> Tensor:
@@ -535,8 +545,8 @@ def _from_quaternion(q: Tensor) -> Tensor:
 def _euler_design(angles: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     node, weight = np.polynomial.legendre.leggauss(degree // 2 + 1)
     beta = torch.from_numpy(np.arccos(node))
-    around_z = _rotations_about(np.array((0., 0., 1.)), angles)
-    around_x = _rotations_about(np.array((1., 0., 0.)), beta)
+    around_z = _rotations_about((0., 0., 1.), angles)
+    around_x = _rotations_about((1., 0., 0.), beta)
     g = torch.einsum('aij,bjk,ckl->bacil', around_z, around_x, around_z)
     weight = torch.from_numpy(weight).repeat_interleave(len(angles)**2)
     return g.reshape(-1, 3, 3), weight

@@ -8,6 +8,7 @@ from e3nn import o3
 from torch import Tensor
 
 from .. import checks
+from .generators import GOLDEN
 from .groups import Group, read_array
 
 #: The highest degree of the spherical harmonics at hand (e3nn's limit).
@@ -28,7 +29,7 @@ def _probe(degree: int) -> tuple[Tensor, Tensor]:
     """Points on the sphere and the pseudo-inverse of the harmonics there."""
     n = 4 * degree + 8
     i = torch.arange(n, dtype=torch.float64, device='cpu') + 0.5
-    z, phi = 1 - 2 * i / n, 2.399963229728653 * i  # a Fibonacci spiral
+    z, phi = 1 - 2 * i / n, GOLDEN * i  # a Fibonacci spiral
     r = (1 - z * z).sqrt()
     x = torch.stack([r * phi.cos(), r * phi.sin(), z], dim=-1)
     Y = o3.spherical_harmonics(degree, x, normalize=False)

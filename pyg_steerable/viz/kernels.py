@@ -1,4 +1,4 @@
-"""Pictures of kernels."""
+"""Pictures of kernels: entries as images, and what they make of a vector."""
 from __future__ import annotations
 
 import copy
@@ -12,23 +12,13 @@ from torch import Tensor
 from .. import checks
 from ..nn.kernel import HarmonicBasis, SteerableKernel
 from ..symmetry.fields import FieldType
+from .drawing import call_user, new_figure, read_vector, show_image
 
 _AXES = 'xyz'
 #: Points along an axis of a picture.
 MAX_RESOLUTION = 2**11
 #: Farther from the origin than any kernel reaches.
 MAX_EXTENT = 1e9
-
-
-def _figure(width: float, height: float, **kwargs) -> Any:
-    """A figure without a window."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Expected the package 'matplotlib', which draws "
-                          "pictures (got none). Install it with 'pip install "
-                          "matplotlib'") from error
-    return Figure(figsize=(width, height), layout='constrained', **kwargs)
 
 
 def kernel_of(module: Callable) -> Callable:
@@ -88,7 +78,7 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
     pos = pos.view(-1, 3)
     args = (pos, ) if attr is None else (
         pos, attr.to(like).expand(len(pos), -1))
-    values = _call('module', kernel, 'positions [E, 3]', *args)
+    values = call_user('module', kernel, 'positions [E, 3]', *args)
     if not isinstance(values, Tensor) or values.dim() != 3 or (
             len(values) != len(pos)):
         raise TypeError(f"Expected 'module' to make matrices [E, d_out, "
@@ -97,19 +87,8 @@ def sample_plane(module: Callable, normal: str = 'z', extent: float = 2.,
     return values.cpu().unflatten(0, (resolution, resolution))
 
 
-def _call(name: str, function: Callable, what: str, *args) -> Any:
-    """What a user's callable makes of something, or an error that says what
-    that was.
-    """
-    try:
-        return function(*args)
-    except (RuntimeError, AttributeError, LookupError) as error:
-        raise TypeError(f"Expected '{name}' to take {what} (got "
-                        f"{checks.show(function)}, which does not)"
-                        ) from error
-
-
 def _across(normal: str) -> list[int]:
+    """The axes of the plane with this normal."""
     checks.choice('normal', normal, ('x', 'y', 'z'))
     return [i for i in range(3) if _AXES[i] != normal]
 
@@ -131,11 +110,12 @@ def plot_slices(module: Callable, normal: str = 'z', extent: float = 2.,
     """
     values = sample_plane(module, normal, extent, resolution, offset, attr)
     d_out, d_in = values.shape[2:]
-    figure = _figure(2 + 1.2 * d_in, 1 + 1.2 * d_out)
+    figure = new_figure(2 + 1.2 * d_in, 1 + 1.2 * d_out)
     axes = figure.subplots(d_out, d_in, squeeze=False)
     for i, row in enumerate(axes):
         for j, ax in enumerate(row):
-            image = _image(ax, values[..., i, j], values.abs().max(), extent)
+            image = show_image(ax, values[..., i, j], values.abs().max(),
+                               extent)
     for ax, name in zip(axes[-1], _components(module, 'in_type', d_in)):
         ax.set_xlabel(name, fontsize=14)
     for ax, name in zip(axes[:, 0], _components(module, 'out_type', d_out)):
@@ -194,12 +174,12 @@ def plot_arrows(modules: dict[str, Callable],
                         f"{checks.show(modules)})")
     for normal in checks.text('normals', normals) or ['']:
         _across(normal)
-    vector = _vector('vector', vector)
+    vector = read_vector('vector', vector)
     resolution = checks.integer('resolution', resolution, 2, MAX_RESOLUTION)
     extent = checks.real('extent', extent, most=MAX_EXTENT, above=0)
     vector_in = checks.integer('vector_in', vector_in, 0)
     vector_out = checks.integer('vector_out', vector_out, 0)
-    figure = _figure(2.6 * len(modules) + 0.6, 2.6 * len(normals) + 0.3)
+    figure = new_figure(2.6 * len(modules) + 0.6, 2.6 * len(normals) + 0.3)
     axes = figure.subplots(len(normals), len(modules), squeeze=False)
     line = np.linspace(-extent, extent, resolution)
     for column, (title, module) in zip(axes.T, modules.items()):
@@ -223,18 +203,6 @@ def plot_arrows(modules: dict[str, Callable],
     return figure
 
 
-def _vector(name: str, value) -> Tensor:
-    """Three numbers."""
-    try:
-        numbers = list(value)
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"Expected '{name}' to be three numbers (got "
-                        f"{checks.show(value)})") from error
-    vector = torch.tensor([checks.real(name, v) for v in numbers],
-                          dtype=torch.get_default_dtype())
-    return checks.shaped(name, vector, (3, ), '[3]')
-
-
 def _arrows(ax, line: np.ndarray, field: Tensor, normal: str) -> None:
     length = float(field.norm(dim=-1).max().clamp(min=1e-12))
     step = line[1] - line[0]
@@ -249,16 +217,6 @@ def _arrows(ax, line: np.ndarray, field: Tensor, normal: str) -> None:
     edge = line[-1] + step
     ax.set(xticks=[], yticks=[], aspect='equal', xlim=(-edge, edge),
            ylim=(-edge, edge))
-
-
-def _image(ax, values: Tensor, limit: Tensor, extent: float,
-           cmap: str = 'RdBu_r', least: float = -1.) -> Any:
-    limit = max(float(limit), 1e-12)
-    image = ax.imshow(values.numpy(), origin='lower',
-                      extent=2 * (-extent, extent), cmap=cmap,
-                      vmin=least * limit, vmax=limit, interpolation='nearest')
-    ax.set(xticks=[], yticks=[])
-    return image
 
 
 def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:

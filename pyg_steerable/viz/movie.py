@@ -18,7 +18,7 @@ from ..nn import Gate, LatticeLowPass, LatticeSteerableConv
 from ..symmetry.fields import FieldType
 from ..symmetry.generators import rotation
 from ..symmetry.groups import read_matrices
-from .kernels import _call, _figure, _image, _vector
+from .drawing import call_user, new_figure, read_vector, show_image
 
 #: Of the networks of the movie.
 MAX_CHANNELS = 256
@@ -96,8 +96,8 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):
         turned = rotate_voxels(voxels, R)
-        fields = _call('net', net, 'voxels [1, C, S, S, S]',
-                       turned.unsqueeze(0))
+        fields = call_user('net', net, 'voxels [1, C, S, S, S]',
+                           turned.unsqueeze(0))
         if not isinstance(fields, Tensor) or fields.shape[:2] != (
                 1, out_type.dim) or fields.dim() != 5:
             raise TypeError(f"Expected 'net' to make fields of type "
@@ -178,7 +178,7 @@ def equivariance_movie(path: str, net: Callable | None = None,
     if not path.endswith('.gif'):
         raise ValueError(f"Expected a 'path' ending in '.gif' (got "
                          f"'{path}')")
-    axis = _vector('axis', axis).tolist()
+    axis = read_vector('axis', axis).tolist()
     if not any(axis):
         raise ValueError(f"Expected 'axis' to be a direction (got {axis})")
     net = SteerableDemo() if net is None else net
@@ -216,7 +216,7 @@ def _first(out_type: FieldType, degree: int) -> int | None:
 
 def _write_movie(path: str, rows: dict[str, list[Frame]],
                  errors: dict[str, list[float]], places, fps: int) -> None:
-    figure = _figure(9.6, 5.4)
+    figure = new_figure(9.6, 5.4)
     from matplotlib.animation import PillowWriter
     axes = figure.subplots(2, 4)
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
@@ -238,15 +238,15 @@ def _draw_row(row, name: str, frame: Frame, first: Frame, places) -> None:
     for ax in row:
         ax.clear()
     extent = (frame.voxels.shape[-1] - 1) / 2
-    _image(row[0], frame.voxels.sum((0, 1)), first.voxels.sum((0, 1)).max(),
-           extent, 'Greys', 0.)
+    show_image(row[0], frame.voxels.sum((0, 1)),
+               first.voxels.sum((0, 1)).max(), extent, 'Greys', 0.)
     scalar, vector = places
     for ax, title, now, start in zip(
             row[1:], (f'{name} output', 'rotated back'), frame[1:],
             first[1:]):
         ax.set_title(title, fontsize=11)
         now, start = now.sum(1), start.sum(1)  # over z
-        _image(ax, now[scalar], start[scalar].abs().max(), extent)
+        show_image(ax, now[scalar], start[scalar].abs().max(), extent)
         if vector is not None:
             _flow(ax, now[vector:vector + 2], start[vector:vector + 2],
                   extent)

@@ -54,7 +54,7 @@ class AminoAcidEnvironments(LabelledDataset):
     * ``'unknown residues'``: none of the twenty amino acids; no item, but
       part of the surroundings of others
     * ``'residues without backbone'``: N, CA or C is missing, or the three
-      are in line; the same
+      lie on one line; the same
     * ``'atoms of unknown element'``: left out altogether
     * ``'atoms without charge'``: not in the force field's residue; charge 0
     * ``'files'``: damaged, with :obj:`on_error='skip'`; names and reasons

@@ -1,13 +1,12 @@
-"""Point clouds of a batch, those of one cloud behind each other."""
+"""The points of a batch, sorted by cloud, and the places where they are."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from ... import checks
+from .batch import largest_index, read_batch
 
-#: Clouds that one call may have, empty ones included.
-MAX_CLOUDS = 2**20
 #: Beyond this power of two squares would leave the range of float64.
 FAR_EXPONENT = 300
 #: Any odd numbers, to mix the bits of coordinates.
@@ -75,26 +74,16 @@ def read_clouds(name: str, batch_name: str, x: Tensor, batch: Tensor | None,
     the index of each sorted point, if that is another than its place.
     """
     x = _read_points(name, x)
-    if size is not None:
-        size = checks.integer('batch_size', size, 1, MAX_CLOUDS)
-    if batch is None:
-        batch = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return Clouds(x, batch, size or 1), None
-    batch = checks.indices(batch_name, batch, size or MAX_CLOUDS, len(x),
-                           f'[{len(x)}], one entry for each point')
-    checks.has_values(batch_name, batch, 'the graph')
-    checks.same_device(**{name: x, batch_name: batch})
-    low, high = map(int, batch.aminmax()) if len(x) else (0, 0)
-    if low < 0 or high >= (size or MAX_CLOUDS):  # on a GPU nobody has looked
-        raise ValueError(f"Expected '{batch_name}' in [0, "
-                         f"{size or MAX_CLOUDS}), the cloud of each point "
-                         f"(got values from {low} to {high})")
+    given = batch is not None
+    batch, size = read_batch(batch, x, size, batch_name)
+    if given:  # wrong ones would lead to wrong neighbours, on a GPU too
+        largest_index(batch_name, batch, size)
     order = None
     if bool((batch[1:] < batch[:-1]).any()):
         # Stable: within a cloud the points keep their order.
         order = batch.argsort(stable=True)
         x, batch = x[order], batch[order]
-    return Clouds(x, batch, size or high + 1), order
+    return Clouds(x, batch, max(1, size)), order
 
 
 def _read_points(name: str, x: Tensor) -> Tensor:

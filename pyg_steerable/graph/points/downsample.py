@@ -1,4 +1,8 @@
-"""Fewer points."""
+"""Fewer points of each cloud: at random, or far from each other.
+
+PyG's ``decimation_indices`` is not used: it takes sorted clouds and rounds
+their sizes down, has no generator, and waits once for each cloud of a batch.
+"""
 from __future__ import annotations
 
 import torch

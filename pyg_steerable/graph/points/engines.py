@@ -1,4 +1,4 @@
-"""Who finds neighbours: compiled libraries, scipy's trees, or plain torch.
+"""What finds neighbours: compiled libraries, scipy's trees, or plain torch.
 
 An engine is built on the source points. It answers with pairs
 :obj:`(target, source)`, grouped by target. They are candidates, which

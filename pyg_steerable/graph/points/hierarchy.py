@@ -18,7 +18,7 @@ SAMPLING = ('random', 'fps')
 
 
 class Level(NamedTuple):
-    """One resolution of a cloud, and how it hangs on the one before."""
+    """One resolution of a cloud, and the edges that lead to it."""
     index: Tensor  #: its points, among those of the level before, [n]
     pos: Tensor  #: [n, 3]
     batch: Optional[Tensor]  #: the cloud of each point, [n]

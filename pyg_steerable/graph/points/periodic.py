@@ -42,7 +42,7 @@ class Cells:
         self.inverse = (inverse / side[:, None]).where(pbc[:, None], 0)
         # Between opposite faces: no shorter way leads from image to image.
         self.height = (side / inverse.norm(dim=1)).where(pbc, torch.inf)
-        # The axis of largest height comes last, behind it only those that do
+        # The axis of largest height comes last, after it only those that do
         # not repeat.
         self.order = self.height.argsort(dim=1, stable=True)
         rows = self.cell.gather(1, self.order[..., None].expand_as(self.cell))
