@@ -232,20 +232,20 @@ def number_of_rows(x: Tensor) -> int:
 
 
 class _Fields:
-    """The blocks of features [n, d], each made once as a matrix [(d n), m]:
-    components first, copies last.
+    """The blocks of features [n, d], each made once with components first
+    and copies last.
     """
     def __init__(self, x: Tensor):
         self.x = x
         self.known: dict[int, Tensor] = {}
 
-    def __call__(self, start: int, copies: int, components: int) -> Tensor:
+    def block(self, start: int, copies: int, components: int) -> Tensor:
+        """One block, [d, n, m]."""
         if start not in self.known:
             block = self.x.narrow(1, start, copies * components)
-            if components > 1:
-                block = block.reshape(-1, copies, components).permute(
-                    2, 0, 1).reshape(-1, copies)
-            self.known[start] = block
+            self.known[start] = block[None] if components == 1 else (
+                block.reshape(self.x.shape[0], copies, components).permute(
+                    2, 0, 1).contiguous())
         return self.known[start]
 
     def through(self, b: Block, maps: Tensor, transposed: bool = False
@@ -253,14 +253,20 @@ class _Fields:
         """The input of a block after its maps, [s, (dw n), mv], and a factor
         that it lacks.
         """
-        x = self(b.v, b.mv, b.dv)
+        x = self.block(b.v, b.mv, b.dv)
         if b.identity is not None:
-            return x[None], b.identity
-        Q = b.maps(maps).to(x.dtype)
+            return _rows(x)[None], b.identity
+        Q, rows = b.maps(maps).to(x.dtype), self.x.shape[0]
         if transposed:
             Q = Q.view(b.s, b.dv, b.dw).mT
-        x = Q.reshape(b.s * b.dw, b.dv) @ x.reshape(b.dv, -1)
-        return x.view(b.s, -1, b.mv), 1.
+        x = Q.reshape(b.s * b.dw, b.dv) @ x.reshape(b.dv, rows * b.mv)
+        return x.view(b.s, b.dw * rows, b.mv), 1.
+
+
+def _rows(block: Tensor) -> Tensor:
+    """A block [d, n, m] as [(d n), m]."""
+    d, n, m = block.shape
+    return block[0] if d == 1 else block.view(d * n, m)
 
 
 def _product(a: Tensor, b: Tensor, factor: float, to: Tensor | None = None
@@ -298,8 +304,8 @@ def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
     parts = []
     for b in layout.blocks:
         after, factor = x.through(b, maps)
-        G = g(b.w, b.mw, b.dw).T
-        parts += [_product(G, after[s], factor).flatten()
+        G = _rows(g.block(b.w, b.mw, b.dw)).T
+        parts += [_product(G, after[s], factor).view(-1)
                   for s in range(b.s)]
     return torch.cat(parts).to(maps.dtype)
 
