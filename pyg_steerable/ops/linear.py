@@ -86,6 +86,7 @@ class Layout:
     """
     def __init__(self, blocks: Sequence[Block], out_dim: int, in_dim: int):
         self.blocks = tuple(blocks)
+        self.mirrored = tuple(b.transposed() for b in blocks)
         self.out_dim, self.in_dim = out_dim, in_dim
         self.sizes = [b.numel for b in blocks]
         self.numel = sum(self.sizes)
@@ -118,13 +119,14 @@ class Layout:
 
 class Table(NamedTuple):
     """Which runs of weights are added at which places of the matrix, times
-    what. Of runs of several weights, columns have components before copies:
-    they are put in order at the end.
+    what. If runs are of several weights, columns there have components before
+    copies: where each of ours is there, and each of theirs here.
     """
     run: Tensor
     place: Tensor
     value: Tensor
-    order: Tensor
+    there: Tensor
+    here: Tensor
 
 
 def make_table(maps: Tensor, layout: Layout) -> Table | None:
@@ -154,8 +156,8 @@ def make_table(maps: Tensor, layout: Layout) -> Table | None:
         order[here] = b.v + count(b.mv * b.dv).view(b.dv, b.mv).T.flatten()
     run, place, value = map(torch.cat, zip(*found))
     if n == 1:
-        return Table(run, place, value, order[:0])
-    return Table(run, place, value[:, None], order)
+        return Table(run, place, value, order[:0], order[:0])
+    return Table(run, place, value[:, None], order, order.argsort())
 
 
 def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
@@ -171,7 +173,8 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
     if not layout.blocks:
         return maps.new_zeros(layout.out_dim, layout.in_dim)
     if table is not None:
-        return _from_table(weight, table, layout)
+        M = _from_table(weight, table, layout)
+        return M if layout.run == 1 else M.index_select(1, table.there)
     found = {}
     with full_precision(maps):
         for b, W in zip(layout.blocks, layout.split(weight)):
@@ -187,6 +190,7 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
 
 
 def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
+    """The matrix with columns in the order of the table."""
     n, shape = layout.run, (layout.out_dim, layout.in_dim)
     size = layout.out_dim * layout.in_dim
     if n == 1:  # of vectors index_add is faster
@@ -195,7 +199,23 @@ def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
             shape)
     runs = weight.view(-1, n).index_select(0, table.run) * table.value
     return weight.new_zeros(size // n, n).index_add(
-        0, table.place, runs).view(shape).index_select(1, table.order)
+        0, table.place, runs).view(shape)
+
+
+def linear_by_matrix(x: Tensor, weight: Tensor, bias: Tensor | None,
+                     maps: Tensor, table: Table | None, layout: Layout
+                     ) -> Tensor:
+    """The map of features through its matrix, with a bias of all components.
+    Few rows are brought to the order of the table, rather than the matrix to
+    that of the rows.
+    """
+    if (table is None or layout.run == 1
+            or number_of_rows(x) >= layout.out_dim):
+        M = matrix(weight, maps, table, layout)
+    else:
+        x = x.index_select(-1, table.here)
+        M = _from_table(weight, table, layout)
+    return torch.nn.functional.linear(x, M, bias)
 
 
 def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout
@@ -269,44 +289,42 @@ def _rows(block: Tensor) -> Tensor:
     return block[0] if d == 1 else block.view(d * n, m)
 
 
-def _product(a: Tensor, b: Tensor, factor: float, to: Tensor | None = None
-             ) -> Tensor:
-    """Factor times a b, and more, in one pass."""
-    if to is None:
-        return torch.addmm(a.new_zeros(()), a, b, beta=0, alpha=factor)
-    return torch.addmm(to, a, b, alpha=factor)
-
-
 def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
     """The map of rows [n, d_in], or the transposed map of [n, d_out]."""
-    sums = {}
-    for b, W in zip(layout.blocks, layout.split(weight.to(x.x.dtype))):
-        W = W.view(b.s, b.mw, b.mv)
-        if transposed:
-            b, W = b.transposed(), W.mT
+    sums, nothing = {}, x.x.new_zeros(())
+    blocks = layout.mirrored if transposed else layout.blocks
+    for b, W in zip(blocks, layout.split(weight.to(x.x.dtype))):
+        # [s, mv, mw]
+        W = W.view(b.s, b.mv, b.mw) if transposed else (
+            W.view(b.s, b.mw, b.mv).mT)
         after, factor = x.through(b, maps, transposed)
-        _, y = sums.get(b.w, (b, None))
-        for s in range(b.s):
-            y = _product(after[s], W[s].T, factor, y)
-        sums[b.w] = b, y
+        _, y, beta = sums.get(b.w, (b, nothing, 0))
+        for x_s, W_s in zip(after.unbind(), W.unbind()):
+            y = torch.addmm(y, x_s, W_s, beta=beta, alpha=factor)
+            beta = 1
+        sums[b.w] = b, y, beta
     rows, width = x.x.shape[0], (layout.in_dim if transposed else
                                  layout.out_dim)
-    full = sum(b.mw * b.dw for b, _ in sums.values()) == width
+    full = sum(b.mw * b.dw for b, *_ in sums.values()) == width
     out = (y.new_empty if full else y.new_zeros)(rows, width)
-    for b, y in sums.values():
-        out.narrow(1, b.w, b.mw * b.dw).view(rows, b.mw, b.dw).copy_(
-            y.view(b.dw, rows, b.mw).permute(1, 2, 0))
+    for b, y, _ in sums.values():
+        place = out.narrow(1, b.w, b.mw * b.dw)
+        if b.dw == 1:
+            place.copy_(y)
+        else:
+            place.view(rows, b.mw, b.dw).copy_(
+                y.view(b.dw, rows, b.mw).permute(1, 2, 0))
     return out
 
 
 def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
     """The derivative of <g, map of x> in the weights."""
-    parts = []
+    parts, nothing = [], x.x.new_zeros(())
     for b in layout.blocks:
         after, factor = x.through(b, maps)
         G = _rows(g.block(b.w, b.mw, b.dw)).T
-        parts += [_product(G, after[s], factor).view(-1)
-                  for s in range(b.s)]
+        parts += [torch.addmm(nothing, G, x_s, beta=0, alpha=factor).view(-1)
+                  for x_s in after.unbind()]
     return torch.cat(parts).to(maps.dtype)
 
 
