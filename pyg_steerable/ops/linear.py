@@ -218,13 +218,14 @@ def linear_by_matrix(x: Tensor, weight: Tensor, bias: Tensor | None,
     return torch.nn.functional.linear(x, M, bias)
 
 
-def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout
-                     ) -> Tensor:
+def linear_by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None,
+                     maps: Tensor, layout: Layout) -> Tensor:
     r"""The map of features, without its matrix.
 
     Args:
         x (Tensor): The features.
         weight (Tensor): The weights of all blocks, each [s, mw, mv].
+        bias (Tensor, optional): The bias of all components.
         maps (Tensor): The maps of all blocks, flat.
         layout (Layout): The blocks, at least one.
 
@@ -235,10 +236,12 @@ def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout
     device = x.device.type
     if lowers(device) and maps.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
-    rows = _Fields(x.reshape(-1, layout.in_dim))
+    bias = None if bias is None else bias.to(x.dtype)
+    rows = x if x.dim() == 2 else x.reshape(-1, layout.in_dim)
     with full_precision(x):
-        y = _call(_Map, _map, rows, weight, maps, layout, False)
-    return y.view(*x.shape[:-1], layout.out_dim)
+        y = _call(_Map, _map, _Fields(rows), weight, bias, maps, layout,
+                  False)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], layout.out_dim)
 
 
 def number_of_rows(x: Tensor) -> int:
@@ -255,9 +258,9 @@ class _Fields:
     """The blocks of features [n, d], each made once with components first
     and copies last.
     """
-    def __init__(self, x: Tensor):
+    def __init__(self, x: Tensor, known: dict[int, Tensor] | None = None):
         self.x = x
-        self.known: dict[int, Tensor] = {}
+        self.known = {} if known is None else known
 
     def block(self, start: int, copies: int, components: int) -> Tensor:
         """One block, [d, n, m]."""
@@ -289,8 +292,10 @@ def _rows(block: Tensor) -> Tensor:
     return block[0] if d == 1 else block.view(d * n, m)
 
 
-def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
-    """The map of rows [n, d_in], or the transposed map of [n, d_out]."""
+def _map(x: _Fields, weight, bias, maps, layout, transposed) -> Tensor:
+    """The map of rows [n, d_in], or the transposed map of [n, d_out], and a
+    bias.
+    """
     sums, nothing = {}, x.x.new_zeros(())
     blocks = layout.mirrored if transposed else layout.blocks
     for b, W in zip(blocks, layout.split(weight.to(x.x.dtype))):
@@ -314,7 +319,7 @@ def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
         else:
             place.view(rows, b.mw, b.dw).copy_(
                 y.view(b.dw, rows, b.mw).permute(1, 2, 0))
-    return out
+    return out if bias is None else out.add_(bias)
 
 
 def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
@@ -336,32 +341,43 @@ def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
 
 class _Map(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, maps, layout, transposed):
-        ctx.save_for_backward(x, weight, maps)
+    def forward(ctx, x, weight, bias, maps, layout, transposed):
+        fields = _Fields(x)
+        out = _map(fields, weight, bias, maps, layout, transposed)
+        # The blocks are kept for backward: it takes longer to make them.
+        ctx.starts = list(fields.known) if ctx.needs_input_grad[1] else []
+        ctx.save_for_backward(x, weight, maps, *(fields.known[start]
+                                                 for start in ctx.starts))
         ctx.save_for_forward(x, weight, maps)
         ctx.options = layout, transposed
-        return _map(_Fields(x), weight, maps, layout, transposed)
+        return out
 
     @staticmethod
     def backward(ctx, g):
-        x, weight, maps = ctx.saved_tensors
+        x, weight, maps, *blocks = ctx.saved_tensors
         layout, transposed = ctx.options
-        x, g, gx, gw = _Fields(x), _Fields(g), None, None
+        x, g = _Fields(x, dict(zip(ctx.starts, blocks))), _Fields(g)
+        gx = gw = gb = None
         with full_precision(g.x):
             if ctx.needs_input_grad[0]:
-                gx = _call(_Map, _map, g, weight, maps, layout,
+                gx = _call(_Map, _map, g, weight, None, maps, layout,
                            not transposed)
             if ctx.needs_input_grad[1]:
                 ends = (x, g) if transposed else (g, x)
                 gw = _call(_WeightGrad, _weight_grad, *ends, maps, layout)
-        return gx, gw, None, None, None
+            if ctx.needs_input_grad[2]:
+                gb = g.x.sum(0)
+        return gx, gw, gb, None, None, None
 
     @staticmethod
-    def jvp(ctx, x_t, weight_t, *_):
-        x, weight, maps = ctx.saved_tensors
-        return _sum(_map(_Fields(a), b, maps, *ctx.options)
-                    for a, b in ((x_t, weight), (x, weight_t))
-                    if a is not None and b is not None)
+    def jvp(ctx, x_t, weight_t, bias_t, *_):
+        x, weight, maps, *_ = ctx.saved_tensors
+        terms = [_map(_Fields(a), b, None, maps, *ctx.options)
+                 for a, b in ((x_t, weight), (x, weight_t))
+                 if a is not None and b is not None]
+        if bias_t is not None:
+            terms.append(bias_t.expand(x.shape[0], -1))
+        return _sum(terms)
 
 
 class _WeightGrad(torch.autograd.Function):
@@ -378,11 +394,11 @@ class _WeightGrad(torch.autograd.Function):
         gg = gx = None
         with full_precision(g):
             if ctx.needs_input_grad[0]:
-                gg = _call(_Map, _map, _Fields(x), weight, maps, ctx.layout,
-                           False)
+                gg = _call(_Map, _map, _Fields(x), weight, None, maps,
+                           ctx.layout, False)
             if ctx.needs_input_grad[1]:
-                gx = _call(_Map, _map, _Fields(g), weight, maps, ctx.layout,
-                           True)
+                gx = _call(_Map, _map, _Fields(g), weight, None, maps,
+                           ctx.layout, True)
         return gg, gx, None, None
 
     @staticmethod

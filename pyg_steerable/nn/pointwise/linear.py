@@ -149,11 +149,11 @@ class Linear(ConstantModule):
     def forward(self, x: Tensor) -> Tensor:
         self.check_fields(self.in_type, x)
         x, bias = as_weights(x, self.dtype), self.bias_vector()
-        if not self._layout.by_blocks(number_of_rows(x)):
-            return linear_by_matrix(x, self.weight, bias, self.maps,
-                                    self._table, self._layout)
-        y = linear_by_blocks(x, self.weight, self.maps, self._layout)
-        return y if bias is None else y + bias.to(y.dtype)
+        if self._layout.by_blocks(number_of_rows(x)):
+            return linear_by_blocks(x, self.weight, bias, self.maps,
+                                    self._layout)
+        return linear_by_matrix(x, self.weight, bias, self.maps, self._table,
+                                self._layout)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
