@@ -86,6 +86,7 @@ class Layout:
     """
     def __init__(self, blocks: Sequence[Block], out_dim: int, in_dim: int):
         self.blocks = tuple(blocks)
+        self.mirrored = tuple(b.transposed() for b in blocks)
         self.out_dim, self.in_dim = out_dim, in_dim
         self.sizes = [b.numel for b in blocks]
         self.numel = sum(self.sizes)
@@ -118,13 +119,14 @@ class Layout:
 
 class Table(NamedTuple):
     """Which runs of weights are added at which places of the matrix, times
-    what. Of runs of several weights, columns have components before copies:
-    they are put in order at the end.
+    what. If runs are of several weights, columns there have components before
+    copies: where each of ours is there, and each of theirs here.
     """
     run: Tensor
     place: Tensor
     value: Tensor
-    order: Tensor
+    there: Tensor
+    here: Tensor
 
 
 def make_table(maps: Tensor, layout: Layout) -> Table | None:
@@ -154,8 +156,8 @@ def make_table(maps: Tensor, layout: Layout) -> Table | None:
         order[here] = b.v + count(b.mv * b.dv).view(b.dv, b.mv).T.flatten()
     run, place, value = map(torch.cat, zip(*found))
     if n == 1:
-        return Table(run, place, value, order[:0])
-    return Table(run, place, value[:, None], order)
+        return Table(run, place, value, order[:0], order[:0])
+    return Table(run, place, value[:, None], order, order.argsort())
 
 
 def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
@@ -171,7 +173,8 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
     if not layout.blocks:
         return maps.new_zeros(layout.out_dim, layout.in_dim)
     if table is not None:
-        return _from_table(weight, table, layout)
+        M = _from_table(weight, table, layout)
+        return M if layout.run == 1 else M.index_select(1, table.there)
     found = {}
     with full_precision(maps):
         for b, W in zip(layout.blocks, layout.split(weight)):
@@ -187,6 +190,7 @@ def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
 
 
 def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
+    """The matrix with columns in the order of the table."""
     n, shape = layout.run, (layout.out_dim, layout.in_dim)
     size = layout.out_dim * layout.in_dim
     if n == 1:  # of vectors index_add is faster
@@ -195,16 +199,33 @@ def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
             shape)
     runs = weight.view(-1, n).index_select(0, table.run) * table.value
     return weight.new_zeros(size // n, n).index_add(
-        0, table.place, runs).view(shape).index_select(1, table.order)
+        0, table.place, runs).view(shape)
 
 
-def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout
+def linear_by_matrix(x: Tensor, weight: Tensor, bias: Tensor | None,
+                     maps: Tensor, table: Table | None, layout: Layout
                      ) -> Tensor:
+    """The map of features through its matrix, with a bias of all components.
+    Few rows are brought to the order of the table, rather than the matrix to
+    that of the rows.
+    """
+    if (table is None or layout.run == 1
+            or number_of_rows(x) >= layout.out_dim):
+        M = matrix(weight, maps, table, layout)
+    else:
+        x = x.index_select(-1, table.here)
+        M = _from_table(weight, table, layout)
+    return torch.nn.functional.linear(x, M, bias)
+
+
+def linear_by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None,
+                     maps: Tensor, layout: Layout) -> Tensor:
     r"""The map of features, without its matrix.
 
     Args:
         x (Tensor): The features.
         weight (Tensor): The weights of all blocks, each [s, mw, mv].
+        bias (Tensor, optional): The bias of all components.
         maps (Tensor): The maps of all blocks, flat.
         layout (Layout): The blocks, at least one.
 
@@ -215,10 +236,12 @@ def linear_by_blocks(x: Tensor, weight: Tensor, maps: Tensor, layout: Layout
     device = x.device.type
     if lowers(device) and maps.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
-    rows = _Fields(x.reshape(-1, layout.in_dim))
+    bias = None if bias is None else bias.to(x.dtype)
+    rows = x if x.dim() == 2 else x.reshape(-1, layout.in_dim)
     with full_precision(x):
-        y = _call(_Map, _map, rows, weight, maps, layout, False)
-    return y.view(*x.shape[:-1], layout.out_dim)
+        y = _call(_Map, _map, _Fields(rows), weight, bias, maps, layout,
+                  False)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], layout.out_dim)
 
 
 def number_of_rows(x: Tensor) -> int:
@@ -232,20 +255,20 @@ def number_of_rows(x: Tensor) -> int:
 
 
 class _Fields:
-    """The blocks of features [n, d], each made once as a matrix [(d n), m]:
-    components first, copies last.
+    """The blocks of features [n, d], each made once with components first
+    and copies last.
     """
-    def __init__(self, x: Tensor):
+    def __init__(self, x: Tensor, known: dict[int, Tensor] | None = None):
         self.x = x
-        self.known: dict[int, Tensor] = {}
+        self.known = {} if known is None else known
 
-    def __call__(self, start: int, copies: int, components: int) -> Tensor:
+    def block(self, start: int, copies: int, components: int) -> Tensor:
+        """One block, [d, n, m]."""
         if start not in self.known:
             block = self.x.narrow(1, start, copies * components)
-            if components > 1:
-                block = block.reshape(-1, copies, components).permute(
-                    2, 0, 1).reshape(-1, copies)
-            self.known[start] = block
+            self.known[start] = block[None] if components == 1 else (
+                block.reshape(self.x.shape[0], copies, components).permute(
+                    2, 0, 1).contiguous())
         return self.known[start]
 
     def through(self, b: Block, maps: Tensor, transposed: bool = False
@@ -253,54 +276,60 @@ class _Fields:
         """The input of a block after its maps, [s, (dw n), mv], and a factor
         that it lacks.
         """
-        x = self(b.v, b.mv, b.dv)
+        x = self.block(b.v, b.mv, b.dv)
         if b.identity is not None:
-            return x[None], b.identity
-        Q = b.maps(maps).to(x.dtype)
+            return _rows(x)[None], b.identity
+        Q, rows = b.maps(maps).to(x.dtype), self.x.shape[0]
         if transposed:
             Q = Q.view(b.s, b.dv, b.dw).mT
-        x = Q.reshape(b.s * b.dw, b.dv) @ x.reshape(b.dv, -1)
-        return x.view(b.s, -1, b.mv), 1.
+        x = Q.reshape(b.s * b.dw, b.dv) @ x.reshape(b.dv, rows * b.mv)
+        return x.view(b.s, b.dw * rows, b.mv), 1.
 
 
-def _product(a: Tensor, b: Tensor, factor: float, to: Tensor | None = None
-             ) -> Tensor:
-    """Factor times a b, and more, in one pass."""
-    if to is None:
-        return torch.addmm(a.new_zeros(()), a, b, beta=0, alpha=factor)
-    return torch.addmm(to, a, b, alpha=factor)
+def _rows(block: Tensor) -> Tensor:
+    """A block [d, n, m] as [(d n), m]."""
+    d, n, m = block.shape
+    return block[0] if d == 1 else block.view(d * n, m)
 
 
-def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
-    """The map of rows [n, d_in], or the transposed map of [n, d_out]."""
-    sums = {}
-    for b, W in zip(layout.blocks, layout.split(weight.to(x.x.dtype))):
-        W = W.view(b.s, b.mw, b.mv)
-        if transposed:
-            b, W = b.transposed(), W.mT
+def _map(x: _Fields, weight, bias, maps, layout, transposed) -> Tensor:
+    """The map of rows [n, d_in], or the transposed map of [n, d_out], and a
+    bias.
+    """
+    sums, nothing = {}, x.x.new_zeros(())
+    blocks = layout.mirrored if transposed else layout.blocks
+    for b, W in zip(blocks, layout.split(weight.to(x.x.dtype))):
+        # [s, mv, mw]
+        W = W.view(b.s, b.mv, b.mw) if transposed else (
+            W.view(b.s, b.mw, b.mv).mT)
         after, factor = x.through(b, maps, transposed)
-        _, y = sums.get(b.w, (b, None))
-        for s in range(b.s):
-            y = _product(after[s], W[s].T, factor, y)
-        sums[b.w] = b, y
+        _, y, beta = sums.get(b.w, (b, nothing, 0))
+        for x_s, W_s in zip(after.unbind(), W.unbind()):
+            y = torch.addmm(y, x_s, W_s, beta=beta, alpha=factor)
+            beta = 1
+        sums[b.w] = b, y, beta
     rows, width = x.x.shape[0], (layout.in_dim if transposed else
                                  layout.out_dim)
-    full = sum(b.mw * b.dw for b, _ in sums.values()) == width
+    full = sum(b.mw * b.dw for b, *_ in sums.values()) == width
     out = (y.new_empty if full else y.new_zeros)(rows, width)
-    for b, y in sums.values():
-        out.narrow(1, b.w, b.mw * b.dw).view(rows, b.mw, b.dw).copy_(
-            y.view(b.dw, rows, b.mw).permute(1, 2, 0))
-    return out
+    for b, y, _ in sums.values():
+        place = out.narrow(1, b.w, b.mw * b.dw)
+        if b.dw == 1:
+            place.copy_(y)
+        else:
+            place.view(rows, b.mw, b.dw).copy_(
+                y.view(b.dw, rows, b.mw).permute(1, 2, 0))
+    return out if bias is None else out.add_(bias)
 
 
 def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
     """The derivative of <g, map of x> in the weights."""
-    parts = []
+    parts, nothing = [], x.x.new_zeros(())
     for b in layout.blocks:
         after, factor = x.through(b, maps)
-        G = g(b.w, b.mw, b.dw).T
-        parts += [_product(G, after[s], factor).flatten()
-                  for s in range(b.s)]
+        G = _rows(g.block(b.w, b.mw, b.dw)).T
+        parts += [torch.addmm(nothing, G, x_s, beta=0, alpha=factor).view(-1)
+                  for x_s in after.unbind()]
     return torch.cat(parts).to(maps.dtype)
 
 
@@ -312,32 +341,43 @@ def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
 
 class _Map(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, maps, layout, transposed):
-        ctx.save_for_backward(x, weight, maps)
+    def forward(ctx, x, weight, bias, maps, layout, transposed):
+        fields = _Fields(x)
+        out = _map(fields, weight, bias, maps, layout, transposed)
+        # The blocks are kept for backward: it takes longer to make them.
+        ctx.starts = list(fields.known) if ctx.needs_input_grad[1] else []
+        ctx.save_for_backward(x, weight, maps, *(fields.known[start]
+                                                 for start in ctx.starts))
         ctx.save_for_forward(x, weight, maps)
         ctx.options = layout, transposed
-        return _map(_Fields(x), weight, maps, layout, transposed)
+        return out
 
     @staticmethod
     def backward(ctx, g):
-        x, weight, maps = ctx.saved_tensors
+        x, weight, maps, *blocks = ctx.saved_tensors
         layout, transposed = ctx.options
-        x, g, gx, gw = _Fields(x), _Fields(g), None, None
+        x, g = _Fields(x, dict(zip(ctx.starts, blocks))), _Fields(g)
+        gx = gw = gb = None
         with full_precision(g.x):
             if ctx.needs_input_grad[0]:
-                gx = _call(_Map, _map, g, weight, maps, layout,
+                gx = _call(_Map, _map, g, weight, None, maps, layout,
                            not transposed)
             if ctx.needs_input_grad[1]:
                 ends = (x, g) if transposed else (g, x)
                 gw = _call(_WeightGrad, _weight_grad, *ends, maps, layout)
-        return gx, gw, None, None, None
+            if ctx.needs_input_grad[2]:
+                gb = g.x.sum(0)
+        return gx, gw, gb, None, None, None
 
     @staticmethod
-    def jvp(ctx, x_t, weight_t, *_):
-        x, weight, maps = ctx.saved_tensors
-        return _sum(_map(_Fields(a), b, maps, *ctx.options)
-                    for a, b in ((x_t, weight), (x, weight_t))
-                    if a is not None and b is not None)
+    def jvp(ctx, x_t, weight_t, bias_t, *_):
+        x, weight, maps, *_ = ctx.saved_tensors
+        terms = [_map(_Fields(a), b, None, maps, *ctx.options)
+                 for a, b in ((x_t, weight), (x, weight_t))
+                 if a is not None and b is not None]
+        if bias_t is not None:
+            terms.append(bias_t.expand(x.shape[0], -1))
+        return _sum(terms)
 
 
 class _WeightGrad(torch.autograd.Function):
@@ -354,11 +394,11 @@ class _WeightGrad(torch.autograd.Function):
         gg = gx = None
         with full_precision(g):
             if ctx.needs_input_grad[0]:
-                gg = _call(_Map, _map, _Fields(x), weight, maps, ctx.layout,
-                           False)
+                gg = _call(_Map, _map, _Fields(x), weight, None, maps,
+                           ctx.layout, False)
             if ctx.needs_input_grad[1]:
-                gx = _call(_Map, _map, _Fields(g), weight, maps, ctx.layout,
-                           True)
+                gx = _call(_Map, _map, _Fields(g), weight, None, maps,
+                           ctx.layout, True)
         return gg, gx, None, None
 
     @staticmethod

@@ -10,6 +10,7 @@ from ...ops.linear import (
     Layout,
     Table,
     linear_by_blocks,
+    linear_by_matrix,
     make_table,
     matrix,
     number_of_rows,
@@ -127,10 +128,13 @@ class Linear(FieldModule):
 
     def matrix(self) -> Tensor:
         r"""The map as a matrix, :math:`[d_{out}, d_{in}]`."""
-        table = None
-        if self._has_table:
-            table = Table(*(self._buffers[name] for name in _TABLE))
-        return matrix(self.weight, self._buffers['maps'], table, self._layout)
+        return matrix(self.weight, self.maps, self._table, self._layout)
+
+    @property
+    def _table(self) -> Table | None:
+        if not self._has_table:
+            return None
+        return Table(*(self._buffers[name] for name in _TABLE))
 
     def bias_vector(self) -> Tensor | None:
         r"""The bias of all components, :math:`[d_{out}]`."""
@@ -145,10 +149,11 @@ class Linear(FieldModule):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         x, bias = as_weights(x, self.dtype), self.bias_vector()
-        if not self._layout.by_blocks(number_of_rows(x)):
-            return torch.nn.functional.linear(x, self.matrix(), bias)
-        y = linear_by_blocks(x, self.weight, self.maps, self._layout)
-        return y if bias is None else y + bias.to(y.dtype)
+        if self._layout.by_blocks(number_of_rows(x)):
+            return linear_by_blocks(x, self.weight, bias, self.maps,
+                                    self._layout)
+        return linear_by_matrix(x, self.weight, bias, self.maps, self._table,
+                                self._layout)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_type}, {self.out_type})'
