@@ -52,6 +52,8 @@ class LatticeBlock(FieldModule):
     Shapes:
         - See :class:`LatticeSteerableConv`.
     """
+    in_type: FieldType
+    out_type: FieldType
     channel_axis = 1
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
@@ -59,7 +61,8 @@ class LatticeBlock(FieldModule):
                  norm: bool = False, dropout: float = 0., **kwargs):
         super().__init__()
         self.set_types(in_type, out_type)
-        conv_type, self.act = self.out_type, None
+        conv_type = self.out_type
+        self.act: torch.nn.Module | None = None
         if activation is not None:
             act = build_activation(activation, self.out_type)
             conv_type = activation_input(act, self.out_type)
@@ -73,8 +76,9 @@ class LatticeBlock(FieldModule):
     def reset_parameters(self):
         r"""Resets all learnable parameters of the block."""
         self.conv.reset_parameters()
-        if hasattr(self.act, 'reset_parameters'):
-            self.act.reset_parameters()
+        reset = getattr(self.act, 'reset_parameters', None)
+        if reset is not None:
+            reset()
 
     def forward(self, x: Tensor, lattice: LatticeData | None = None
                 ) -> Tensor:
@@ -115,7 +119,7 @@ def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,
     if len(strides) != len(types) - 1:
         raise ValueError(f"Expected 'strides' to hold {len(types) - 1} "
                          f"numbers, one for each block (got {strides})")
-    layers = []
+    layers: list[torch.nn.Module] = []
     for in_type, out_type, stride in zip(types, types[1:], strides):
         stride = checks.integer('strides', stride)
         block = LatticeBlock(in_type, out_type, stride=1 if smooth else stride,

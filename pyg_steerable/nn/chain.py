@@ -15,9 +15,10 @@ class Chain(torch.nn.Sequential, FieldModule):
     def __init__(self, *layers):
         super().__init__(*layers)
         fields = self._fields()
-        known = [layer for layer in fields if layer.in_type is not None]
+        known = [(layer.in_type, layer.out_type) for layer in fields
+                 if layer.in_type is not None]
         if known:
-            self.set_types(known[0].in_type, known[-1].out_type)
+            self.set_types(known[0][0], known[-1][1])
         if fields:
             self.channel_axis = fields[0].channel_axis
 
@@ -27,10 +28,11 @@ class Chain(torch.nn.Sequential, FieldModule):
                 if isinstance(layer, FieldModule)]
 
     def grid_after(self, grid: Grid) -> Grid | None:
+        out: Grid | None = grid
         for layer in self._fields():
-            if grid is not None:
-                grid = layer.grid_after(grid)
-        return grid
+            if out is not None:
+                out = layer.grid_after(out)
+        return out
 
     def symmetries(self) -> Tensor:
         common = cube_symmetries()
@@ -49,11 +51,13 @@ class Chain(torch.nn.Sequential, FieldModule):
 
 
 def _flat(layers: torch.nn.Sequential) -> list[torch.nn.Module]:
-    out = []
+    out: list[torch.nn.Module] = []
     for layer in layers:
-        plain = (isinstance(layer, torch.nn.Sequential)
-                 and not isinstance(layer, FieldModule))
-        out += _flat(layer) if plain else [layer]
+        if (isinstance(layer, torch.nn.Sequential)
+                and not isinstance(layer, FieldModule)):
+            out += _flat(layer)
+        else:
+            out.append(layer)
     return out
 
 

@@ -64,7 +64,7 @@ class ConstantModule(torch.nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn, recurse=True):
-        constants = {name: self._buffers[name] for name in self._exact}
+        constants = {name: self.get_buffer(name) for name in self._exact}
         kept = {n: self.get_buffer(n) for n in self._kept
                 if n not in constants}
         # Constants do not go through fn, which may suit features only: a

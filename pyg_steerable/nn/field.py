@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..ops.lattice_edges import Triple, triple
 from ..symmetry.fields import FieldType, check_same_group
 from ..symmetry.grid import Voxels, cube_symmetries
 from .constants import ConstantModule
 
 #: Numbers of voxels along *(z, y, x)*.
-Grid = tuple[int, int, int]
+Grid = Triple
 
 #: What layers of any type are tried with.
 ANY = '1x0e + 1x1o'
@@ -144,9 +145,8 @@ class FieldModule(ConstantModule):
         """Random input with its types, float64 on the CPU. By default rows
         of fields, or the smallest cube of voxels that fits.
         """
-        in_type, out_type = self.in_type, self.out_type
-        if in_type is None:
-            in_type = out_type = FieldType(ANY)
+        in_type = FieldType(ANY) if self.in_type is None else self.in_type
+        out_type = in_type if self.out_type is None else self.out_type
         if self.channel_axis == -1:
             return Example((random_fields(in_type, generator), ),
                            (in_type, ), (out_type, ))
@@ -191,7 +191,7 @@ def strided_grid(grid: Grid, kernel_size, stride, padding) -> Grid | None:
         if n < size or left:
             return None
         out.append(steps + 1)
-    return tuple(out)
+    return triple(out)
 
 
 def _triple(number) -> Grid:

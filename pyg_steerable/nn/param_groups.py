@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import Parameter, UninitializedParameter
 
 from .. import checks
 from .field import FieldModule
@@ -48,8 +48,8 @@ def param_groups(model: torch.nn.Module, weight_decay: float = 0.01
         raise TypeError(f"Expected 'model' to be a torch.nn.Module (got "
                         f"{checks.show(model)})")
     weight_decay = checks.real('weight_decay', weight_decay, 0.)
-    groups = {True: [], False: []}
-    seen = set()
+    groups: dict[bool, list[Parameter]] = {True: [], False: []}
+    seen: set[Parameter] = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, UninitializedParameter):

@@ -1,9 +1,9 @@
 """The edges of a lattice: by offset or by target, listed or found."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ _OVERHEAD = 64
 #: Targets whose neighbours are counted to judge how many there are.
 _SAMPLE = 64
 
+T = TypeVar('T')
+#: One number for each of the axes (z, y, x).
+Triple = tuple[int, int, int]
 #: Offsets first, first + 1, ... with so many edges each, and their ends.
 Run = tuple[int, list[int], Tensor, Tensor]
 #: The first of some targets, and their sources at all offsets.
@@ -47,6 +50,15 @@ class LatticeEdges(NamedTuple):
         """Grid, sizes, strides and paddings."""
         return [self.numbers[i:i + 3] for i in (1, 4, 7, 10)]
 
+    @property
+    def listed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sources, targets and offsets of listed edges."""
+        if self.edge_index is None or self.edge_offset is None:
+            raise ValueError("Expected edges with 'edge_index' and "
+                             "'edge_offset' (got none). List them")
+        src, dst = self.edge_index
+        return src, dst, self.edge_offset
+
     def runs(self) -> Iterator[Run]:
         """All edges in the order of their offsets."""
         return (_found_runs if self.edge_index is None else _listed_runs)(self)
@@ -55,6 +67,12 @@ class LatticeEdges(NamedTuple):
         """The same target by target, None where runs are cheaper."""
         return (_found_rows if self.edge_index is None else _listed_rows)(
             self, at_once, transposed)
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Three values, one for each of the axes (z, y, x)."""
+    z, y, x = values
+    return z, y, x
 
 
 def num_offsets(numbers: Sequence[int]) -> int:
@@ -68,7 +86,7 @@ def box(sizes: Sequence[int], device=None) -> Tensor:
     return torch.cartesian_prod(*lines).view(-1, 3)
 
 
-def voxel_number(coord: Tensor, batch: Tensor, shape: Sequence[int],
+def voxel_number(coord: Tensor, batch: Tensor | int, shape: Sequence[int],
                  step: Sequence[int] | None = None,
                  shift: Sequence[int] = (0, 0, 0)) -> Tensor:
     """The place of voxels, of step * coord + shift, in a batch of grids."""
@@ -91,7 +109,7 @@ def voxel_at(number: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _listed_runs(edges: LatticeEdges) -> Iterator[Run]:
     """Listed edges. Those of a batch are in order graph by graph."""
-    (src, dst), edge_offset = edges.edge_index, edges.edge_offset
+    src, dst, edge_offset = edges.listed
     num_offsets = edges.num_offsets
     if bool((edge_offset[1:] < edge_offset[:-1]).any()):
         # Offsets are few: narrow integers sort several times faster.
@@ -127,7 +145,7 @@ def _search(edges: LatticeEdges, transposed: bool = False):
     leaves.
     """
     grid, sizes, steps, pads = edges.threes
-    offsets, end = box(sizes, edges.coord.device), (0, 0, 0)
+    offsets, end = box(sizes, edges.coord.device), [0, 0, 0]
     if transposed:  # t o = j + p - k = (j + p) + (s - 1 - k) - (s - 1)
         offsets, end = offsets.flip(0), [s - 1 for s in sizes]
     shape = [n + 2 * p + e for n, p, e in zip(grid, pads, end)]
@@ -155,7 +173,7 @@ def _found_runs(edges: LatticeEdges) -> Iterator[Run]:
 def _listed_rows(edges: LatticeEdges, at_once: int, transposed: bool
                  ) -> Rows | None:
     """Listed edges target by target."""
-    (src, dst), num_offsets = edges.edge_index, edges.num_offsets
+    (src, dst, edge_offset), num_offsets = edges.listed, edges.num_offsets
     num_src, num_dst = len(edges.coord), len(edges.coord_dst)
     if transposed:
         src, dst, num_src, num_dst = dst, src, num_dst, num_src
@@ -163,7 +181,7 @@ def _listed_rows(edges: LatticeEdges, at_once: int, transposed: bool
         return None
     table = src.new_full((num_dst * num_offsets, ), num_src,
                          dtype=torch.int32)
-    table[dst * num_offsets + edges.edge_offset] = src.int()
+    table[dst * num_offsets + edge_offset] = src.int()
     if int((table < num_src).sum()) < len(src):
         return None  # an edge that is listed twice counts twice
     table = table.view(num_dst, num_offsets)
@@ -189,7 +207,7 @@ def _found_rows(edges: LatticeEdges, at_once: int, transposed: bool
     return ((i, block(base[i:i + step])) for i in range(0, len(base), step))
 
 
-def _table(key: Tensor, size: int):
+def _table(key: Tensor, size: int) -> Callable[[Tensor], Tensor]:
     """A function from voxel numbers to nodes, their number where there is
     none.
     """

@@ -37,8 +37,8 @@ class Checked:
         known, state = cls._all.get(coord), [numbers]
         for t in tensors:
             # (A tensor of inference mode cannot be changed in place.)
-            state += (t, ) if not isinstance(t, Tensor) else (
-                id(t), 0 if t.is_inference() else t._version)
+            state += [t] if not isinstance(t, Tensor) else [
+                id(t), 0 if t.is_inference() else t._version]
         if (known is None or known.state != state
                 or any(other() is None for other in known.others)):
             known = cls._all[coord] = cls(
@@ -53,7 +53,7 @@ def can_look(value: Tensor) -> bool:
                 or torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
-def check_edges(geometry: GridStencil, numbers: Sequence[int], coord, batch,
+def check_edges(geometry: GridStencil, numbers: tuple[int, ...], coord, batch,
                 coord_dst, batch_dst, edge_index, edge_offset) -> None:
     """Raises an error unless the tensors of a lattice fit each other."""
     if math.prod(numbers[:1] + geometry.padded) >= 2**62:
@@ -128,8 +128,8 @@ def _check_listed(geometry: GridStencil, fine, coarse, edge_index,
     if not can_look(src):
         return
     shape, own = geometry.padded, geometry.stencil
-    here = voxel_number(*fine, shape, shift=own.padding)
-    there = voxel_number(*coarse, shape, own.stride)
+    here = voxel_number(fine[0], fine[1], shape, shift=own.padding)
+    there = voxel_number(coarse[0], coarse[1], shape, own.stride)
     shift = voxel_number(own.offsets().to(src.device), 0, shape)
     wrong = here[src] != there[dst] + shift[offset]
     if bool(wrong.any()):
@@ -157,10 +157,10 @@ def lists_all(edges: LatticeEdges) -> bool:
         seen = F.conv3d(there.view(size, 1, *grid), ones, None, steps,
                         pads)
     out = voxel_number(edges.coord_dst, edges.batch_dst, seen.shape[2:])
-    src, dst = edges.edge_index
+    src, dst, offset = edges.listed
     if int(seen.flatten()[out].sum(dtype=torch.float64)) != len(src):
         return False
     first = torch.zeros(len(edges.coord_dst) * edges.num_offsets,
                         dtype=torch.bool, device=src.device)
-    first[dst * edges.num_offsets + edges.edge_offset] = True
+    first[dst * edges.num_offsets + offset] = True
     return int(first.sum()) == len(src)

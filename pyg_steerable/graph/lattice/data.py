@@ -270,7 +270,7 @@ class LatticeData(Data):
                 :func:`lattice_graph`.
         """
         old, origin = self.geometry.stencil, self.origin[:1]
-        spacing = tuple(a * t for a, t in zip(old.spacing, old.stride))
+        spacing = [a * t for a, t in zip(old.spacing, old.stride)]
         geometry = Stencil(kernel_size, stride, padding, spacing).on(
             self.geometry.out_grid)
         first = [a * k for a, k in zip(old.spacing, old.shift)]

@@ -4,23 +4,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from math import prod
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ... import checks
-from ...ops.lattice_edges import box
+from ...ops.lattice_edges import Triple, box, triple
 
 #: Voxels along an axis: the number of a voxel stays below 2^63.
 MAX_SIDE = 2**20
 #: Of a stencil along an axis: two million offsets.
 MAX_STENCIL = 127
 
-#: One number for each of the axes (z, y, x).
-Triple = tuple[int, int, int]
 
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Stencil:
     r"""Which voxels each voxel of the output sees: a box. With its sizes
     :math:`\mathbf{s}`, strides :math:`\mathbf{t}` and paddings
@@ -52,33 +50,36 @@ class Stencil:
     Raises:
         ValueError: If a size is even, or not positive.
     """
-    kernel_size: int | Triple = 3
-    stride: int | Triple = 1
-    padding: int | Triple | None = None
-    spacing: float | tuple[float, float, float] = 1.
+    kernel_size: Triple
+    stride: Triple
+    padding: Triple
+    spacing: tuple[float, float, float]
 
-    def __post_init__(self):
-        size = _three('kernel_size', self.kernel_size, 1, MAX_STENCIL)
+    def __init__(self, kernel_size: int | Sequence[int] = 3,
+                 stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] | None = None,
+                 spacing: float | Sequence[float] = 1.):
+        size = _three('kernel_size', kernel_size, 1, MAX_STENCIL)
         if not all(s % 2 for s in size):
             raise ValueError(
                 f"Expected 'kernel_size' to be an odd integer, or three of "
                 f"them (got {short(size)}). An even stencil has no voxel at "
                 f"its centre; take one more or one less")
         thick = [s > 1 or max(size) == 1 for s in size]
-        stride = _three('stride', self.stride, 1, MAX_SIDE, thick)
-        padding = tuple(s // 2 for s in size)
-        if self.padding is not None:
-            padding = _three('padding', self.padding, 0, MAX_SIDE // 4, thick)
-        spacing = self.spacing
-        if not _is_sequence(spacing):
-            spacing = 3 * (spacing, )
-        if len(spacing) != 3:
+        own: dict[str, tuple] = {
+            'kernel_size': size,
+            'stride': _three('stride', stride, 1, MAX_SIDE, thick),
+            'padding': (triple(s // 2 for s in size) if padding is None else
+                        _three('padding', padding, 0, MAX_SIDE // 4, thick)),
+        }
+        lengths: Sequence = spacing if _is_sequence(spacing) else 3 * (spacing, )
+        if len(lengths) != 3:
             raise ValueError(f"Expected 'spacing' to be a positive number, "
                              f"or three of them along (z, y, x) (got "
-                             f"{checks.show(spacing)})")
-        spacing = tuple(checks.positive('spacing', a) for a in spacing)
-        for name, value in zip(('kernel_size', 'stride', 'padding',
-                                'spacing'), (size, stride, padding, spacing)):
+                             f"{checks.show(lengths)})")
+        own['spacing'] = triple(checks.positive('spacing', a)
+                                for a in lengths)
+        for name, value in own.items():
             object.__setattr__(self, name, value)
 
     def __reduce__(self):
@@ -93,8 +94,8 @@ class Stencil:
     @property
     def shift(self) -> Triple:
         """The voxel at the centre of the box of the first output."""
-        return tuple(s // 2 - p
-                     for s, p in zip(self.kernel_size, self.padding))
+        return triple(s // 2 - p
+                      for s, p in zip(self.kernel_size, self.padding))
 
     @property
     def ratios(self) -> tuple[float, float, float]:
@@ -102,8 +103,8 @@ class Stencil:
         than one voxel thick, and one along the others.
         """
         thick = [a for a, s in zip(self.spacing, self.kernel_size) if s > 1]
-        return tuple(a / min(thick) if s > 1 else 1.
-                     for a, s in zip(self.spacing, self.kernel_size))
+        return triple(a / min(thick) if s > 1 else 1.
+                      for a, s in zip(self.spacing, self.kernel_size))
 
     def offsets(self) -> Tensor:
         r"""All :math:`\mathbf{k}`, :math:`[K, 3]`."""
@@ -134,7 +135,7 @@ class Stencil:
         return f'{type(self).__name__}({parts})'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class GridStencil:
     """A stencil on a grid: which voxels there are for it, and which come
     out. Made by :meth:`Stencil.on`.
@@ -149,18 +150,18 @@ class GridStencil:
     stencil: Stencil
     grid: Triple
 
-    def __post_init__(self):
-        if not isinstance(self.stencil, Stencil):
+    def __init__(self, stencil: Stencil, grid: Sequence[int]):
+        if not isinstance(stencil, Stencil):
             raise TypeError(f"Expected 'stencil' to be a Stencil (got "
-                            f"{checks.show(self.stencil)})")
-        if not _is_sequence(self.grid) or len(self.grid) != 3:
+                            f"{checks.show(stencil)})")
+        if not _is_sequence(grid) or len(grid) != 3:
             raise ValueError(f"Expected 'grid' to be three positive integers, "
                              f"the voxels (D, H, W) (got "
-                             f"{checks.show(self.grid)})")
-        grid = tuple(checks.integer('grid', n, 1, MAX_SIDE)
-                     for n in self.grid)
-        check_fits(self.stencil, grid)
-        object.__setattr__(self, 'grid', grid)
+                             f"{checks.show(grid)})")
+        numbers = triple(checks.integer('grid', n, 1, MAX_SIDE) for n in grid)
+        check_fits(stencil, numbers)
+        object.__setattr__(self, 'stencil', stencil)
+        object.__setattr__(self, 'grid', numbers)
 
     def __reduce__(self):
         return GridStencil, (self.stencil, self.grid)
@@ -168,14 +169,14 @@ class GridStencil:
     @property
     def padded(self) -> Triple:
         """The grid with its padding."""
-        return tuple(n + 2 * p
-                     for n, p in zip(self.grid, self.stencil.padding))
+        return triple(n + 2 * p
+                      for n, p in zip(self.grid, self.stencil.padding))
 
     @property
     def out_grid(self) -> Triple:
         """The grid of the output."""
         own = self.stencil
-        return tuple((n - s) // t + 1 for n, s, t in zip(
+        return triple((n - s) // t + 1 for n, s, t in zip(
             self.padded, own.kernel_size, own.stride))
 
     @property
@@ -228,14 +229,14 @@ def _three(name: str, value, least: int, most: int,
     """Three integers from three or from one, which is that of thick axes."""
     if not _is_sequence(value):
         value = checks.integer(name, value, least, most)
-        return tuple(value if is_thick else least for is_thick in thick)
+        return triple(value if is_thick else least for is_thick in thick)
     if len(value) != 3:
         raise ValueError(f"Expected '{name}' to be an integer, or three of "
                          f"them along (z, y, x) (got {checks.show(value)})")
-    return tuple(checks.integer(name, n, least, most) for n in value)
+    return triple(checks.integer(name, n, least, most) for n in value)
 
 
-def _is_sequence(value) -> bool:
+def _is_sequence(value) -> TypeGuard[Sequence[Any]]:
     """Lists, tuples, arrays and vectors, but no numbers and no strings."""
     return (hasattr(value, '__len__') and not isinstance(value, (str, dict))
             and getattr(value, 'ndim', 1) == 1)

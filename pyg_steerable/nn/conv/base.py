@@ -34,6 +34,8 @@ class FieldConv(MessagePassing, FieldModule):
     affine map (:obj:`lin`), whose linear part :obj:`root_weight` switches on.
     Subclasses say what neighbours are.
     """
+    in_type: FieldType
+    out_type: FieldType
     kernel: Kernel
     lin: LinearTerm
 
@@ -89,7 +91,8 @@ class FieldConv(MessagePassing, FieldModule):
         """Names the fields of the output that stay zero."""
         if not self.in_type.dim or not self.out_type.dim:
             return
-        nowhere, partly = [], []
+        nowhere: list[str] = []
+        partly: list[str] = []
         for (mul, rep), s in zip(self.out_type.blocks, self.out_type.slices):
             maps = [Q.transpose(0, 1) for Q in self.kernel._maps_to(s.start)]
             if self.root_weight:

@@ -137,6 +137,7 @@ class LatticeSteerableConv(FieldConv):
         'weight': Tensor,
     }
 
+    kernel: LatticeKernel
     #: Whether neighbours are those along the edges of a lattice backwards.
     is_transposed = False
 

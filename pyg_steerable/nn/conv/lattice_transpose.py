@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ... import checks
 from ...graph.lattice.data import LatticeData
 from ...graph.lattice.stencil import short
+from ...ops.lattice_edges import triple
 from ..field import Grid
 from .lattice import LatticeSteerableConv
 
@@ -91,8 +92,8 @@ class LatticeSteerableConvTranspose(LatticeSteerableConv):
         return surplus
 
     def grid_after(self, grid: Grid) -> Grid | None:
-        grid = tuple(self._least(grid))
-        return grid if min(grid) > 0 else None
+        fine = triple(self._least(grid))
+        return fine if min(fine) > 0 else None
 
     def to_conv3d(self):
         """See :meth:`to_conv_transpose3d`."""

@@ -42,7 +42,7 @@ class SteerableBasis(FieldModule):
     attr_type: FieldType
     radius: Tensor
     #: Distances, in units of the radius, beyond which little is left.
-    reach: float = 3.
+    reach: float | Tensor = 3.
     #: Whether the radius is the largest distance of neighbours, not a
     #: typical one.
     spans_neighbors: bool = False
@@ -109,13 +109,14 @@ class SteerableBasis(FieldModule):
         options.setdefault('radius', max(1., half))
         return cls.for_types(in_type, out_type, **options)
 
+    # What other modules set follows here from the type of the basis.
     @property
-    def in_type(self) -> FieldType:
+    def in_type(self) -> FieldType:  # type: ignore[override]
         """Vectors: the relative positions."""
         return FieldType('1o', self.field_type.group)
 
     @property
-    def out_type(self) -> FieldType:
+    def out_type(self) -> FieldType:  # type: ignore[override]
         """That of the basis, :obj:`field_type`."""
         return self.field_type
 
@@ -131,7 +132,7 @@ class SteerableBasis(FieldModule):
                              device='cpu')
         if name in self._buffers:
             self._exact[name] = exact
-            self._buffers[name].fill_(exact.item())
+            self.get_buffer(name).fill_(exact.item())
         else:
             self.__dict__.pop(name, None)  # a plain number
             self.keep_in_full(name)
@@ -160,7 +161,7 @@ class SteerableBasis(FieldModule):
             state_dict.setdefault(prefix + name, exact)
         super()._load_from_state_dict(state_dict, prefix, *args)
         for name in saved:
-            buffer, known = self._buffers[name], self._exact[name]
+            buffer, known = self.get_buffer(name), self._exact[name]
             if buffer.is_meta:
                 continue
             loaded = buffer.detach().to('cpu', torch.float64)

@@ -62,6 +62,11 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
         ValueError: If a size is not positive or :obj:`band_limit` does not
             name every shell.
     """
+    sigma: Tensor
+    softening: Tensor
+    centres: Tensor
+    shell: Tensor
+    harmonic: Tensor
     spans_neighbors = True
 
     def __init__(self, group: Group | str, max_degree: int,
@@ -95,20 +100,22 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
                                  dtype=torch.float64, device='cpu')
         self.keep_in_full('centres')
         self.register_constant('centres', centres)
-        pairs, blocks = [], []
+        pairs: list[tuple[int, int]] = []
+        blocks = []
         for J in range(max(self.band_limit) + 1):
             here = [m for m in range(shells) if J <= self.band_limit[m]]
             blocks.append((len(here), o3.Irrep(J, (-1)**J)))
             pairs += [(m, J * J + i) for m in here for i in range(2 * J + 1)]
-        pairs = torch.tensor(pairs, device='cpu')
-        self.register_constant('shell', pairs[:, 0].clone())
-        self.register_constant('harmonic', pairs[:, 1].clone())
+        shell, harmonic = torch.tensor(pairs, device='cpu').T
+        self.register_constant('shell', shell.clone())
+        self.register_constant('harmonic', harmonic.clone())
         self.field_type = FieldType(blocks, group)
         self.attr_type = FieldType([], group)
         self._degrees = list(range(max(self.band_limit) + 1))
 
+    # A number in other bases.
     @property
-    def reach(self) -> Tensor:
+    def reach(self) -> Tensor:  # type: ignore[override]
         """Where the last shell ends, in units of the radius."""
         return 1 + 2.5 * self.sigma * self.spacing
 

@@ -59,6 +59,8 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
         - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
           **output:** :math:`[E, d_h]`
     """
+    norm: FieldBatchNorm
+
     def __init__(self, group: Group | str, hidden: int = 16,
                  max_degree: int = 1, num_layers: int = 2,
                  attr_type: FieldType | None = None, radius: float = 1.0,

@@ -55,6 +55,10 @@ class Kernel(FieldModule):
     and types: what was learned on points can be loaded on a lattice, and the
     other way round.
     """
+    in_type: FieldType
+    out_type: FieldType
+    scale: Tensor
+    element: Tensor
     _version = 2
 
     def __init__(self, basis: SteerableBasis, in_type: FieldType,

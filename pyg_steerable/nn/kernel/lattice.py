@@ -62,6 +62,9 @@ class LatticeKernel(Kernel):
         ValueError: If the basis takes attributes, the types belong to
             different groups, or the kernel would be too large.
     """
+    positions: Tensor
+    place: Tensor
+
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, positions: Tensor, gain: float = 1.):
         super().__init__(basis, in_type, out_type, gain)
@@ -109,9 +112,9 @@ class LatticeKernel(Kernel):
         of all paths.
         """
         paths = self.product.paths
-        index = torch.arange(sum(p.numel for p in paths), device='cpu')
+        number = torch.arange(sum(p.numel for p in paths), device='cpu')
         index = [i.view(p.mw, p.s * p.mu, p.mv) for p, i in zip(
-            paths, index.split([p.numel for p in paths]))]
+            paths, number.split([p.numel for p in paths]))]
         places = [torch.cat([index[i] for i in pair.paths], dim=1)
                   .transpose(1, 2).flatten() for pair in self.pairs if pair.n]
         return torch.cat([torch.zeros(0, dtype=torch.long, device='cpu'),

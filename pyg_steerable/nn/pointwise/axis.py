@@ -13,13 +13,14 @@ class OnAxis(FieldModule):
         super().__init__()
         self.layer = layer
         self.channel_axis = axis
-        if isinstance(layer, FieldModule):
+        if isinstance(layer, FieldModule) and layer.in_type is not None:
             self.set_types(layer.in_type, layer.out_type)
 
     def reset_parameters(self):
         """Resets those of the layer."""
-        if hasattr(self.layer, 'reset_parameters'):
-            self.layer.reset_parameters()
+        reset = getattr(self.layer, 'reset_parameters', None)
+        if reset is not None:
+            reset()
 
     def forward(self, x: Tensor) -> Tensor:
         axis = self.channel_axis

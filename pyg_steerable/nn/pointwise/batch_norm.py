@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ... import checks
@@ -18,6 +19,10 @@ class RunningStatistics(_BatchNorm):
     :meth:`torch.nn.SyncBatchNorm.convert_sync_batchnorm` asks for those of
     all processes. It is never called.
     """
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, scalars: int, fields: int, momentum: float | None):
         super().__init__(fields, momentum=momentum, affine=False)
         dtype = at_least_float32(self.running_var)
@@ -34,6 +39,21 @@ class SharedStatistics(RunningStatistics):
         self._buffers.update(other._buffers)
         self.process_group = other.process_group
         self.training = other.training
+
+
+class FixedStatistics(torch.nn.Module):
+    """Statistics that nothing changes any more, neither training nor torch's
+    tools.
+    """
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, stats: torch.nn.Module, momentum: float | None):
+        super().__init__()
+        for name, value in stats.named_buffers():
+            self.register_buffer(name, value)
+        self.momentum = momentum
 
 
 class _AllReduce(torch.autograd.Function):
@@ -94,6 +114,15 @@ class FieldBatchNorm(FieldModule):
         ValueError: If the input has another width, or an option has no
             meaning.
     """
+    in_type: FieldType
+    out_type: FieldType
+    stats: RunningStatistics | FixedStatistics
+    weight: Parameter | None
+    bias: Parameter | None
+    index: Tensor
+    size_of: Tensor
+    invariant: Tensor
+
     def __init__(self, field_type: FieldType, eps: float = 1e-5,
                  momentum: float | None = 0.1, affine: bool = True,
                  normalization: str = 'component'):
@@ -170,11 +199,7 @@ class FieldBatchNorm(FieldModule):
         """Makes the statistics constants, for training and for PyTorch's
         tools: those of a norm that always sees the same rows.
         """
-        fixed = torch.nn.Module()
-        for name, value in self.stats.named_buffers():
-            fixed.register_buffer(name, value)
-        fixed.momentum = self.momentum
-        self.stats = fixed
+        self.stats = FixedStatistics(self.stats, self.momentum)
 
     def _statistics(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
         """Means and variances, with the components along a dimension."""
@@ -190,9 +215,9 @@ class FieldBatchNorm(FieldModule):
             for running, new in ((stats.running_mean, mean),
                                  (stats.running_var, var)):
                 step = stats.momentum
-                if step is None:
-                    step = 1 / stats.num_batches_tracked.to(running.dtype)
-                running.lerp_(new.to(running.dtype), step)
+                running.lerp_(
+                    new.to(running.dtype), step if step is not None else
+                    1 / stats.num_batches_tracked.to(running.dtype))
         return mean, var
 
     def _processes(self):

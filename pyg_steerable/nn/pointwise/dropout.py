@@ -27,6 +27,10 @@ class FieldDropout(FieldModule):
     Raises:
         ValueError: If :obj:`p` is no probability or the width differs.
     """
+    in_type: FieldType
+    out_type: FieldType
+    index: Tensor
+
     def __init__(self, field_type: FieldType, p: float = 0.5):
         super().__init__()
         self.set_types(field_type)

@@ -1,6 +1,8 @@
 """Gates: fields times the sigmoid of an invariant."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,9 +58,11 @@ class Gate(FieldModule):
         - **input:** :math:`[*, n_g + d]`, **output:** :math:`[*, d]`, in the
           dtype of the input
     """
+    in_type: FieldType
+    out_type: FieldType
     #: What scalars and gates go through.
-    _scalar = staticmethod(unit_silu)
-    _sigmoid = staticmethod(unit_sigmoid)
+    _scalar: Callable[[Tensor], Tensor] = staticmethod(unit_silu)
+    _sigmoid: Callable[[Tensor], Tensor] = staticmethod(unit_sigmoid)
 
     def __init__(self, field_type: FieldType):
         super().__init__()
@@ -110,6 +114,9 @@ class NormGate(FieldModule):
         - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
           of the input
     """
+    in_type: FieldType
+    out_type: FieldType
+
     def __init__(self, field_type: FieldType):
         super().__init__()
         self.set_types(field_type)

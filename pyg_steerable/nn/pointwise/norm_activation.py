@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ... import checks
 from ...ops.precision import at_least_float32, full_precision
@@ -30,6 +31,14 @@ class NormActivation(FieldModule):
         - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
           of the input
     """
+    in_type: FieldType
+    out_type: FieldType
+    weight: Parameter | None
+    bias: Parameter | None
+    index: Tensor
+    mean_of: Tensor
+    scalar: Tensor
+
     def __init__(self, field_type: FieldType, eps: float = 1e-4):
         super().__init__()
         self.set_types(field_type)
@@ -47,11 +56,12 @@ class NormActivation(FieldModule):
         """Unit slopes and no offsets."""
         if self.weight is not None:
             torch.nn.init.ones_(self.weight)
+        if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        if not self.in_type.dim:
+        if self.weight is None or self.bias is None:  # no fields
             return x
         with full_precision(x):
             full = x.to(at_least_float32(x, self.mean_of))

@@ -50,6 +50,10 @@ class QuotientELU(FieldModule):
     Raises:
         ValueError: If the type does not hold functions on the sphere.
     """
+    in_type: FieldType
+    out_type: FieldType
+    back: Tensor
+
     def __init__(self, field_type: FieldType, samples: int | None = None):
         super().__init__()
         self.set_types(field_type)
@@ -90,7 +94,7 @@ class QuotientELU(FieldModule):
         self.check_input(x)
         if not self.degrees:
             return x
-        out = []
+        parts = []
         with full_precision(x):
             for degree, count in self.degrees:
                 Y, Z = (getattr(self, f'{name}{degree}') for name in 'YZ')
@@ -99,8 +103,8 @@ class QuotientELU(FieldModule):
                 f = (x if self._identity else x[..., columns]).to(dtype)
                 f = f.unflatten(-1, (count, -1)) @ Y.to(dtype).T
                 f = torch.nn.functional.elu(f) @ Z.to(dtype).T
-                out.append(f.flatten(-2))
-        out = torch.cat(out, dim=-1) if len(out) > 1 else out[0]
+                parts.append(f.flatten(-2))
+        out = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         return (out if self._identity else out[..., self.back]).to(x.dtype)
 
     def __repr__(self) -> str:
@@ -162,5 +166,6 @@ def _elu_gain(Y: Tensor, Z: Tensor) -> float:
         product = product + (weight @ (elu * he))**2 * power
         power = power * rho
         before, he = he, (node * he - k**0.5 * before) / (k + 1)**0.5
-    Z = Z.numpy()
-    return float((np.einsum('an,nm,am->', Z, product, Z) / len(Z))**-0.5)
+    back = Z.numpy()
+    return float((np.einsum('an,nm,am->', back, product, back) /
+                  len(back))**-0.5)

@@ -40,6 +40,10 @@ class InvariantReadout(FieldModule):
         ValueError: If the input has another width, or an option has no
             meaning.
     """
+    in_type: FieldType
+    out_type: FieldType
+    mean_of: Tensor
+
     def __init__(self, in_type: FieldType, out_channels: int,
                  eps: float = 1e-4):
         super().__init__()

@@ -31,6 +31,9 @@ class TensorProductActivation(FieldModule):
         - **input:** :math:`[*, d_{in}]`, **output:** :math:`[*, d_{out}]`, in
           the dtype of the weights (also under autocast)
     """
+    in_type: FieldType
+    out_type: FieldType
+
     def __init__(self, in_type: FieldType, out_type: FieldType | None = None):
         super().__init__()
         self.set_types(in_type, out_type)

@@ -45,19 +45,23 @@ class LatticeFilter(FieldModule):
         - **output:** voxels :math:`(B, C, D', H', W')`, or node features
           :math:`(|\mathcal{V_t}|, C)`
     """
+    line_z: Tensor
+    line_y: Tensor
+    line_x: Tensor
     channel_axis = 1
 
     def __init__(self, line: Tensor | Sequence[Tensor], stride=1,
                  padding=None):
         super().__init__()
-        lines = line if isinstance(line, (tuple, list)) else 3 * (line, )
+        lines: Sequence[Tensor] = (3 * (line, ) if isinstance(line, Tensor)
+                                   else line)
         if len(lines) != 3:
             raise ValueError(f"Expected 'line' to be a vector of weights, or "
                              f"three of them along (z, y, x) (got "
                              f"{len(lines)} of them)")
-        for axis, line in zip('zyx', lines):
-            _check_line(line)
-            self.register_constant(f'line_{axis}', line)
+        for axis, weights in zip('zyx', lines):
+            _check_line(weights)
+            self.register_constant(f'line_{axis}', weights)
         self.stencil = Stencil([len(line) for line in lines], stride, padding)
 
     @property

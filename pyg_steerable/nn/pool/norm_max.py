@@ -83,6 +83,10 @@ class NormMaxPool(FieldModule):
         - **input:** :math:`[N, d]`, **index:** :math:`[N]` in any order,
           **output:** :math:`[C, d]`, zero for empty clusters
     """
+    in_type: FieldType
+    out_type: FieldType
+    field: Tensor
+
     def __init__(self, field_type: FieldType):
         super().__init__()
         self.set_types(field_type)
