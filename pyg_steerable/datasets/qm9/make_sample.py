@@ -4,20 +4,15 @@ Source: the PyPI package ``qm9pack`` 1.0.3 (code MIT) with the QM9 data of
 Ramakrishnan et al., doi:10.1038/sdata.2014.22 (CC0). Needs
 ``pip install qm9pack==1.0.3 rdkit``. Run from the repository::
 
-    python examples/make_qm9_sample.py
+    python -m pyg_steerable.datasets.qm9.make_sample
 """
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
 
 from pyg_steerable.datasets import _npz
 from pyg_steerable.datasets.qm9 import (
@@ -33,12 +28,16 @@ from pyg_steerable.datasets.qm9 import (
 
 def build_parser() -> argparse.ArgumentParser:
     """The options and their defaults."""
-    parser = new_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--num', type=int, default=2000,
-                        help='number of molecules')
+                        help='number of molecules (default: 2000)')
     parser.add_argument('--seed', type=int, default=0,
-                        help='of the choice')
-    parser.add_argument('--out', default=qm9.SAMPLE, help='the file to write')
+                        help='of the choice (default: 0)')
+    parser.add_argument('--out', default=qm9.SAMPLE,
+                        help='the file to write (default: the one that is '
+                        'bundled)')
     return parser
 
 
