@@ -46,8 +46,9 @@ lint: $(READY)
 	$(PY) -m ruff check .
 
 bench: $(READY)
-	@set -e; for f in benchmarks/*.py; do \
-		if [ -e "$$f" ]; then echo "== $$f"; $(PY) "$$f" $(ARGS); fi; \
+	@set -e; for f in construct conv lattice neighbors pointcloud \
+			quotient_elu; do \
+		echo "== $$f"; $(PY) -m benchmarks.$$f $(ARGS); \
 	done
 
 clean:

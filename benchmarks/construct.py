@@ -1,19 +1,16 @@
 """What it costs to import the package and to build a layer, cold.
 
-    python benchmarks/construct.py
-    python benchmarks/construct.py --groups 'SO(2)' I --json construct.json
+    python -m benchmarks.construct
+    python -m benchmarks.construct --groups 'SO(2)' I --json construct.json
 
 Every figure comes from a fresh process: nothing is cached between them.
 """
-import json
 import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'examples'))
-from commandline import new_parser  # noqa: E402
+from benchmarks.commandline import new_parser
+from benchmarks.measure import fresh
+from benchmarks.report import add_json_option, save_report
 
 GROUPS = ('1', 'Inv', 'M', 'F', 'SO(2)', 'SO(2)xM', 'SO(2)xF', 'SO(2)xInv',
           'SO(2)xMxInv', 'SO(3)', 'O(3)', 'C4', 'C6', 'D4', 'D6', 'C4xM', 'T',
@@ -39,15 +36,6 @@ print(time.perf_counter() - start)
 """
 
 
-def fresh(code):
-    """The number that a new interpreter prints."""
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code],
-                          capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return float(done.stdout.split()[-1])
-
-
 def build_parser():
     parser = new_parser(__doc__)
     parser.add_argument('--groups', nargs='+', default=GROUPS,
@@ -58,8 +46,7 @@ def build_parser():
                         help='highest degree of the fields')
     parser.add_argument('--repeat', type=int, default=1,
                         help='measurements, of which the median counts')
-    parser.add_argument('--json', metavar='FILE',
-                        help='file to write the figures to (default: none)')
+    add_json_option(parser)
     return parser
 
 
@@ -67,7 +54,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
 
     def median(code):
-        return statistics.median(fresh(code) for _ in range(args.repeat))
+        return statistics.median(float(fresh('-c', code))
+                                 for _ in range(args.repeat))
 
     print(f'{os.cpu_count()} cores, {args.channels} channels, degree '
           f'{args.degree}, seconds')
@@ -83,10 +71,7 @@ def main(argv=None):
         }
         print(f'{group:14s}' + ''.join(f'{seconds:10.2f}' for seconds in
                                        results[group].values()), flush=True)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump({'settings': vars(args), 'results': results}, file,
-                      indent=1)
+    save_report(args, results)
 
 
 if __name__ == '__main__':

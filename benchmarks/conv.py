@@ -1,7 +1,7 @@
 """One convolution: time and peak memory, beside e3nn's and escnn's.
 
-    python benchmarks/conv.py
-    python benchmarks/conv.py --group 'SO(2)' --json conv.json
+    python -m benchmarks.conv
+    python -m benchmarks.conv --group 'SO(2)' --json conv.json
 
 All layers map the same fields to the same fields on the same graph, in one
 process, their repetitions alternating. `e3nn` is FullyConnectedTensorProduct
@@ -14,15 +14,10 @@ graph; on a GPU it is torch.cuda.max_memory_allocated over the same state.
 """
 import argparse
 import json
-import os
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
 from e3nn import o3
@@ -30,11 +25,11 @@ from e3nn.math import soft_one_hot_linspace
 from e3nn.nn import FullyConnectedNet
 from scipy.spatial import cKDTree
 
+from benchmarks.commandline import new_parser
+from benchmarks.measure import fresh, peak_memory
+from benchmarks.report import add_json_option, print_machine, save_report
 from pyg_steerable import FieldType
 from pyg_steerable.nn import HarmonicSteerableConv, ImplicitSteerableConv
-
-sys.path.insert(0, str(Path(__file__).parent.parent / 'examples'))
-from commandline import new_parser  # noqa: E402
 
 ORDERS = ('aggregate', 'source', 'reference')
 TINY = 32  # nodes of the graph to warm up with
@@ -179,18 +174,6 @@ def _wait(device):
 # Memory ######################################################################
 
 
-def peak_memory(device):
-    """The high-water mark so far, in bytes."""
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    try:  # of this program, not of the one that started it
-        with open('/proc/self/status') as status:
-            line = next(s for s in status if s.startswith('VmHWM'))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def measure_memory(name, args, dim):
     """Growth of the peak by one step, forward alone and with backward."""
     conv = build(name, args)
@@ -207,11 +190,8 @@ def measure_memory(name, args, dim):
 
 def memory_of(name):
     """The same in a fresh process."""
-    command = [sys.executable, __file__, *sys.argv[1:], '--measure', name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(fresh('-m', 'benchmarks.conv', *sys.argv[1:],
+                            '--measure', name))
 
 
 # Time ########################################################################
@@ -241,19 +221,6 @@ def measure_time(layers, args, dim):
     return {name: {key: statistics.median(value)
                    for key, value in by_key.items()}
             for name, by_key in times.items()}
-
-
-def machine(args):
-    facts = {
-        'cores': os.cpu_count(),
-        'threads': torch.get_num_threads(),
-        'torch': torch.__version__,
-        'python': platform.python_version(),
-        'device': args.device,
-    }
-    if args.device == 'cuda':
-        facts['device'] = torch.cuda.get_device_name()
-    return facts
 
 
 def print_table(results):
@@ -299,8 +266,7 @@ def build_parser():
                         'all)')
     parser.add_argument('--no-memory', action='store_true',
                         help='measure no memory')
-    parser.add_argument('--json', metavar='FILE',
-                        help='file to write the figures to (default: none)')
+    add_json_option(parser)
     parser.add_argument('--measure', help=argparse.SUPPRESS)
     return parser
 
@@ -322,8 +288,7 @@ def main(argv=None):
             layers[name] = build(name, args)
         except ImportError as error:
             print(f'{name} is left out: {error}')
-    facts = machine(args)
-    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print_machine(args.device)
     print(f'{args.nodes} nodes x {args.neighbors} neighbours, '
           f'{args.channels} channels, degree {args.degree}, hidden '
           f'{args.hidden}, {args.group}, float32; x: over the first line')
@@ -333,12 +298,7 @@ def main(argv=None):
         for name in results:
             results[name]['memory'] = memory_of(name)
     print_table(results)
-    if args.json:
-        settings = {k: v for k, v in vars(args).items()
-                    if k not in ('json', 'measure')}
-        with open(args.json, 'w') as file:
-            json.dump({'machine': facts, 'settings': settings,
-                       'results': results}, file, indent=1)
+    save_report(args, results)
 
 
 if __name__ == '__main__':

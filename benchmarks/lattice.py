@@ -1,8 +1,8 @@
 """Convolutions of voxels: time and peak memory, beside torch's conv3d and
 escnn's R3Conv.
 
-    python benchmarks/lattice.py
-    python benchmarks/lattice.py --sizes 32 --kernels 5 --json lattice.json
+    python -m benchmarks.lattice
+    python -m benchmarks.lattice --sizes 32 --kernels 5 --json lattice.json
 
 All layers map the same number of channels to the same number, in one process,
 their repetitions alternating. `graph` finds the neighbours among the voxels
@@ -12,19 +12,20 @@ grid. Both assemble their kernel in every pass. `escnn` is left out where it
 is not installed. "speed-up" is the time of the plain `conv3d` over that of
 the layer, for forward with backward.
 
-Memory is measured as in benchmarks/conv.py.
+Memory is measured as in benchmarks.conv.
 """
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 
 import torch
-from conv import machine, new_parser, peak_memory
 
+from benchmarks.commandline import new_parser
+from benchmarks.measure import fresh, peak_memory
+from benchmarks.report import add_json_option, print_machine, save_report
 from pyg_steerable import FieldType
 from pyg_steerable.graph import lattice_graph
 from pyg_steerable.nn import LatticeSteerableConv
@@ -147,12 +148,8 @@ def measure_memory(args, name, size, kernel_size, occupancy):
 
 def memory_of(*case):
     """The same in a fresh process."""
-    command = [sys.executable, __file__, *sys.argv[1:], '--measure',
-               json.dumps(case)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(fresh('-m', 'benchmarks.lattice', *sys.argv[1:],
+                            '--measure', json.dumps(case)))
 
 
 def print_rows(size, kernel_size, results):
@@ -198,8 +195,7 @@ def build_parser():
                         help='what to measure')
     parser.add_argument('--no-memory', action='store_true',
                         help='measure no memory')
-    parser.add_argument('--json', metavar='FILE',
-                        help='file to write the figures to (default: none)')
+    add_json_option(parser)
     parser.add_argument('--measure', help=argparse.SUPPRESS)
     return parser
 
@@ -218,8 +214,8 @@ def main(argv=None):
         except ImportError as error:
             print(f'{name} is left out: {error}')
             args.only.remove(name)
-    facts, out = machine(args), []
-    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print_machine(args.device)
+    out = []
     print(f'{args.channels} fields of each degree up to {args.degree}, '
           f'SO(3), float32')
     print(f'{"grid":12s} {"layer":7s}{"full":>6s}{"forward":>13s}'
@@ -235,12 +231,7 @@ def main(argv=None):
                 out.append(dict(layer=name, size=size, occupancy=occupancy,
                                 kernel_size=kernel_size, **r))
             print_rows(size, kernel_size, results)
-    if args.json:
-        settings = {k: v for k, v in vars(args).items()
-                    if k not in ('json', 'measure')}
-        with open(args.json, 'w') as file:
-            json.dump({'machine': facts, 'settings': settings,
-                       'results': out}, file, indent=1)
+    save_report(args, out)
 
 
 if __name__ == '__main__':

@@ -1,18 +1,16 @@
 """The engines of neighbour search against each other: time and memory.
 
-    python benchmarks/neighbors.py
-    python benchmarks/neighbors.py --sizes 1000 1000000 --device cuda
+    python -m benchmarks.neighbors
+    python -m benchmarks.neighbors --sizes 1000 1000000 --device cuda
 
 Points are uniform in a cube; the radius is that of a sphere with k of them.
 Far away, the cube is at 5e5, which takes as long: the ratio is the last row.
 Every figure comes from a fresh process, times are the best of a few: on a
 machine that others use too, those of the processor say more than the clock.
 """
-import json
-import subprocess
-import sys
-
-from conv import machine, new_parser
+from benchmarks.commandline import new_parser
+from benchmarks.measure import fresh
+from benchmarks.report import add_json_option, print_machine, save_report
 
 ENGINES = ('scipy', 'torch', 'torch_cluster', 'pyg_lib')
 
@@ -63,15 +61,11 @@ def measure(**settings):
     """Seconds by the clock and of the CPU, MiB over the start, and edges; or
     None without the engine.
     """
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', RUN.format(**settings)],
-        capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    if done.stdout.split()[-1] == 'missing':
+    said = fresh('-c', RUN.format(**settings))
+    if said == 'missing':
         return None
     names = ('seconds', 'cpu_seconds', 'mib', 'edges')
-    return dict(zip(names, map(float, done.stdout.split()[-4:])))
+    return dict(zip(names, map(float, said.split())))
 
 
 def far_away(args):
@@ -105,16 +99,14 @@ def build_parser():
                         help='where to run')
     parser.add_argument('--repeat', type=int, default=3,
                         help='measurements, of which the best counts')
-    parser.add_argument('--json', metavar='FILE',
-                        help='file to write the figures to (default: none)')
+    add_json_option(parser)
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
-    facts = machine(args)
-    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print_machine(args.device)
     print(f'k = {args.k}, float32, seconds/of CPU (peak MiB)')
     results = {}
     for task in ('knn', 'radius'):
@@ -131,11 +123,7 @@ def main(argv=None):
                 '{seconds:8.3f}/{cpu_seconds:6.3f} ({mib:4.0f})'.format(**v)
                 if v else f'{"-":>22s}' for v in row.values()), flush=True)
     results['far'] = far_away(args)
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != 'json'}
-        with open(args.json, 'w') as file:
-            json.dump({'machine': facts, 'settings': settings,
-                       'results': results}, file, indent=1)
+    save_report(args, results)
 
 
 if __name__ == '__main__':

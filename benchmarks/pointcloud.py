@@ -1,8 +1,8 @@
 """One training step of a point-cloud network: time and peak memory.
 
-    python benchmarks/pointcloud.py
-    python benchmarks/pointcloud.py --points 1024 65536 --json points.json
-    python benchmarks/pointcloud.py --points 65536 --ratios 1 0.5 0.5 0.5
+    python -m benchmarks.pointcloud
+    python -m benchmarks.pointcloud --points 1024 65536 --json points.json
+    python -m benchmarks.pointcloud --points 65536 --ratios 1 0.5 0.5 0.5
 
 One cloud on the unit sphere. `implicit` and `harmonic` are
 ModelNetClassifier with 16 channels of degree 0 to 2 and 15 neighbours;
@@ -15,14 +15,16 @@ than those of the clock.
 """
 import argparse
 import json
-import subprocess
 import sys
 import time
 
 import torch
-from conv import EscnnConv, machine, new_parser, peak_memory
 from torch_geometric.nn import MLP, PointNetConv
 
+from benchmarks.commandline import new_parser
+from benchmarks.conv import EscnnConv
+from benchmarks.measure import fresh, peak_memory
+from benchmarks.report import add_json_option, print_machine, save_report
 from pyg_steerable.models import ModelNetClassifier
 from pyg_steerable.nn import hierarchy
 
@@ -148,8 +150,7 @@ def build_parser():
     parser.add_argument('--most-gigabytes', type=float, default=12.,
                         help='a network that took a quarter of it is not '
                         'tried on the next size')
-    parser.add_argument('--json', metavar='FILE',
-                        help='file to write the figures to (default: none)')
+    add_json_option(parser)
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)
     return parser
 
@@ -162,22 +163,20 @@ def main(argv=None):
         name, points = args.measure
         print(json.dumps(measure(name, int(points), args)))
         return
-    facts = machine(args)
-    print(', '.join(f'{key} {value}' for key, value in facts.items()))
+    print_machine(args.device)
     print(f'{"":12s}{"points":>8s}{"edges":>9s}{"step":>11s}{"of CPU":>11s}'
           f'{"peak":>10s}{"kB/edge":>9s}')
     results = {}
     for name in args.networks:
         for points in args.points:
-            done = subprocess.run(
-                [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:],
-                 '--measure', name, str(points)],
-                capture_output=True, text=True)
-            if done.returncode:
+            try:
+                r = json.loads(fresh('-m', 'benchmarks.pointcloud',
+                                     *sys.argv[1:], '--measure', name,
+                                     str(points)))
+            except RuntimeError as error:  # not installed, or no memory
                 print(f'{name} at {points} points: '
-                      f'{(done.stderr.splitlines() or ["killed"])[-1]}')
+                      f'{str(error).splitlines()[-1]}')
                 break
-            r = json.loads(done.stdout.splitlines()[-1])
             results.setdefault(name, {})[points] = r
             print(f'{name:12s}{points:8d}{r["edges"]:9d}'
                   f'{r["seconds"] * 1e3:8.0f} ms'
@@ -186,12 +185,7 @@ def main(argv=None):
                   f'{r["memory"] / r["edges"] / 1e3:9.2f}', flush=True)
             if r['memory'] > args.most_gigabytes * 2**30 / 4:
                 break
-    if args.json:
-        settings = {k: v for k, v in vars(args).items()
-                    if k not in ('json', 'measure')}
-        with open(args.json, 'w') as file:
-            json.dump({'machine': facts, 'settings': settings,
-                       'results': results}, file, indent=1)
+    save_report(args, results)
 
 
 if __name__ == '__main__':

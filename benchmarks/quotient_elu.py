@@ -1,14 +1,16 @@
 """How far QuotientELU is from equivariance, by group and number of samples.
 
-Prints the tables of docs/equivariance.md: the largest relative error in
-float64 over 20 random elements, for 16 spherical channels of degree 2; and
-how far the logits of a whole classifier are from invariance, in units of
-their deviation, beside its activations alone.
+``python -m benchmarks.quotient_elu`` prints the tables of
+docs/equivariance.md: the largest relative error in float64 over 20 random
+elements, for 16 spherical channels of degree 2; and how far the logits of a
+whole classifier are from invariance, in units of their deviation, beside its
+activations alone.
 """
 from functools import partial
 
 import torch
 
+from benchmarks.report import print_head, print_row
 from pyg_steerable import FieldType, Group
 from pyg_steerable.models import ModelNetClassifier
 from pyg_steerable.nn import NormGate, QuotientELU
@@ -31,8 +33,7 @@ ACTIVATIONS = {
 
 def layers():
     """The activation alone."""
-    print('| group | ' + ' | '.join(f'{n}' for n in SAMPLES) + ' |')
-    print('|---' * (len(SAMPLES) + 1) + '|')
+    print_head(['group', *SAMPLES])
     for name in GROUPS:
         cells = []
         for n in SAMPLES:
@@ -40,7 +41,7 @@ def layers():
             error = equivariance_error(layer, dtype=torch.float64,
                                        num_samples=20)
             cells.append(f'{error:.1e} ({layer.num_samples})')
-        print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+        print_row([name, *cells])
 
 
 @torch.no_grad()
@@ -78,15 +79,14 @@ def classifiers():
     for kernel in ('implicit', 'harmonic'):
         print(f'\n{kernel} kernels: logits moved by the group (activation '
               f'alone)\n')
-        print('| group | ' + ' | '.join(ACTIVATIONS) + ' | O(3) |')
-        print('|---' * (len(ACTIVATIONS) + 2) + '|')
+        print_head(['group', *ACTIVATIONS, 'O(3)'])
         for name in EIGHT:
             cells = []
             for activation in ACTIVATIONS.values():
                 alone, own, outside = classifier(name, kernel, activation)
                 cells.append(f'{own:.1e} ({alone:.1e})')
             cells.append('' if name == 'O(3)' else f'{outside:.1g}')
-            print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+            print_row([name, *cells])
 
 
 def main():

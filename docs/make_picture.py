@@ -1,8 +1,8 @@
-"""Draws docs/kernels.png, kernels from scalars to scalars and vectors, and
-docs/groups.png, the bars of a table in examples/README.md.
+"""``python -m docs.make_picture`` draws docs/kernels.png, kernels from scalars to
+scalars and vectors, and docs/groups.png, the bars of a table in
+examples/README.md.
 """
 import re
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +11,7 @@ import torch
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
+from benchmarks.papers.groups import plot  # noqa: E402
 from pyg_steerable import FieldType  # noqa: E402
 from pyg_steerable.nn import ImplicitSteerableConv, QuotientELU  # noqa: E402
 
@@ -35,11 +36,9 @@ def kernel_on(group: str, plane: tuple[int, int], grid: torch.Tensor):
 
 def draw_groups() -> None:
     """Draws what the table says: means and deviations. (The accuracies of
-    single runs, which examples/groups.py draws too, were not kept.)
+    single runs, which benchmarks/papers/groups.py draws too, were not kept.)
     """
     examples = Path(__file__).parent.parent / 'examples'
-    sys.path.insert(0, str(examples))
-    from groups import plot
     row = re.compile(r'^\| (\S+) \| (harmonic|implicit) \| [^|]+\| '
                      r'([\d.]+) ± ([\d.]+) \|', re.M)
     table = {}

@@ -2,14 +2,13 @@
 the file (or in training, where only numbers were changed), without much
 memory or time::
 
-    python tests/helpers/fuzz_checkpoints.py --files 5000
+    PYTHONPATH=. python tests/helpers/fuzz_checkpoints.py --files 5000
 """
 import argparse
 import logging
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -19,16 +18,15 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from resume import EXAMPLES, assert_equal
+from resume import assert_equal
 from torch_geometric.data import Data
 
-sys.path.insert(0, str(EXAMPLES))
-from checkpoints import read_checkpoint  # noqa: E402
-from common import cosine_schedule, fit, loaders  # noqa: E402
+from benchmarks.papers.checkpoints import read_checkpoint
+from benchmarks.papers.training import cosine_schedule, fit, loaders
 
 
 class Line(L.LightningModule):
-    """The smallest thing that can be trained like an example."""
+    """The smallest thing that can be trained like a network."""
     def __init__(self, args):
         super().__init__()
         self.args, self.net = args, torch.nn.Linear(3, 1)

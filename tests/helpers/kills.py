@@ -1,7 +1,7 @@
-"""Kills an example at random moments, again and again, and compares what
+"""Kills a run at random moments, again and again, and compares what
 comes out in the end with an uninterrupted run, number by number::
 
-    python tests/helpers/kills.py --kills 30
+    PYTHONPATH=. python tests/helpers/kills.py --kills 30
 """
 import argparse
 import importlib
@@ -25,30 +25,30 @@ def main(argv=None) -> dict:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=30,
                         help='how many (default: 30)')
-    parser.add_argument('--example', default='qm9',
-                        help='its name (default: qm9)')
+    parser.add_argument('--script', default='benchmarks.papers.qm9',
+                        help='its module (default: benchmarks.papers.qm9)')
     parser.add_argument('--seed', type=int, default=0,
                         help='of the moments (default: 0)')
     args, rest = parser.parse_known_args(argv)
     warnings.filterwarnings('ignore')
-    example = importlib.import_module(args.example).main
+    run = importlib.import_module(args.script).main
     options = [*OPTIONS, *rest]
     folder, generator = Path(tempfile.mkdtemp()), random.Random(args.seed)
-    example([*options, '--out', str(folder / 'whole')])  # warms up, too
+    run([*options, '--out', str(folder / 'whole')])  # warms up, too
     shutil.rmtree(folder / 'whole')
     start = time.perf_counter()
-    example([*options, '--out', str(folder / 'whole')])
+    run([*options, '--out', str(folder / 'whole')])
     duration = time.perf_counter() - start
     kills, runs, seen = 0, 0, {}
     while kills < args.kills:
         part, runs = folder / f'part{runs}', runs + 1
         command = [*options, '--out', str(part)]
         while kills < args.kills and killed(
-                example, command, delay=generator.uniform(0, 1) * duration):
+                run, command, delay=generator.uniform(0, 1) * duration):
             kills += 1
             for path in part.glob('*'):
                 seen[path.name] = seen.get(path.name, 0) + 1
-        example(command)
+        run(command)
         assert_same_runs(folder / 'whole', part)
     shutil.rmtree(folder)
     print(f'{kills} kills in {runs} runs of {duration:.1f} s: all equal to '

@@ -1,15 +1,13 @@
-"""An example is killed and started again."""
+"""A run is killed and started again."""
 import os
 import signal
-import sys
 import time
 import traceback
 from pathlib import Path
 
 import torch
 
-EXAMPLES = Path(__file__).parents[2] / 'examples'
-sys.path.insert(0, str(EXAMPLES))
+ROOT = Path(__file__).parents[2]
 #: The files of a run in the order in which they are first written.
 WRITTEN = ('options.json', 'best.ckpt', 'last.ckpt', 'metrics.csv',
            'learning_curve.png', 'results.json')
@@ -17,7 +15,7 @@ WRITTEN = ('options.json', 'best.ckpt', 'last.ckpt', 'metrics.csv',
 
 def killed(main, argv: list[str], name: str | None = None, count: int = 1,
            delay: float | None = None) -> bool:
-    """Runs an example in a child that is killed where it puts a file at its
+    """Runs main in a child that is killed where it puts a file at its
     place for so many times, or after some seconds; False if it ends before.
     """
     child = os.fork()  # starts at once, without imports

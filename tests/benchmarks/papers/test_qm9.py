@@ -1,4 +1,4 @@
-"""The examples run, resume exactly and refuse damaged files."""
+"""Molecules: training, exact resume, damaged files, two processes."""
 import json
 import os
 import subprocess
@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from resume import EXAMPLES, assert_resumes
+from resume import ROOT, assert_resumes
 
 pytest.importorskip('lightning')
-import qm9  # noqa: E402
+from benchmarks.papers import qm9  # noqa: E402
 
 QUIET = ['--smoke', '--quiet', '--device', 'cpu']
 
@@ -82,19 +82,20 @@ def test_two_processes(tmp_path):
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone',
-         '--nproc-per-node', '2', str(EXAMPLES / 'qm9.py'), *QUIET, '--out',
-         str(tmp_path)], check=True, env=environment, timeout=240,
-        capture_output=True, text=True)
+         '--nproc-per-node', '2', '-m', 'benchmarks.papers.qm9', *QUIET,
+         '--out', str(tmp_path)], check=True, cwd=ROOT, env=environment,
+        timeout=240, capture_output=True, text=True)
     assert done.stdout.count('trained by 2 process(es)') == 1
     found = json.loads((tmp_path / 'results.json').read_text())
     assert found['test_mae'] > 0
 
 
 def test_ablation(tmp_path):
-    command = [sys.executable, str(EXAMPLES / 'qm9_ablation.py'), '--out',
+    command = [sys.executable, '-m', 'benchmarks.papers.qm9_ablation', '--out',
                str(tmp_path), '--seeds', '0', '--parameters', '5000',
                '--smoke', '--device', 'cpu']
-    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    subprocess.run(command, check=True, capture_output=True, timeout=400,
+                   cwd=ROOT)
     table = json.loads((tmp_path / 'ablation.json').read_text())
     assert len(table) == 4
     assert (tmp_path / 'ablation.png').stat().st_size > 0

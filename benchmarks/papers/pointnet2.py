@@ -6,17 +6,16 @@ convolution replaced by a steerable one: :class:`PointNetLevel` becomes
 :class:`SteerableLevel`, and what is pooled in the end are invariants. The
 training loop stays as it is::
 
-    python examples/pointnet2.py                   # both, on shapes made here
-    python examples/pointnet2.py --only steerable --epochs 30
+    python -m benchmarks.papers.pointnet2       # both, on shapes made here
+    python -m benchmarks.papers.pointnet2 --only steerable --epochs 30
 
 Both are trained on upright shapes and tested on upright and on turned ones:
 the steerable network for O(3) does not see the difference.
 """
-import sys
 import time
-from pathlib import Path
 
 import torch
+from torch_geometric.loader import DataLoader
 from torch_geometric.nn import (
     MLP,
     PointNetConv,
@@ -24,13 +23,10 @@ from torch_geometric.nn import (
     global_mean_pool,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-from torch_geometric.loader import DataLoader  # noqa: E402
-
-from pyg_steerable import FieldType, Group  # noqa: E402
-from pyg_steerable.datasets import generate_shapes  # noqa: E402
-from pyg_steerable.graph import fps, radius  # noqa: E402
+from benchmarks.commandline import new_parser
+from pyg_steerable import FieldType, Group
+from pyg_steerable.datasets import generate_shapes
+from pyg_steerable.graph import fps, radius
 from pyg_steerable.nn import FieldBatchNorm, ImplicitSteerableConv, NormGate
 
 

@@ -1,4 +1,4 @@
-"""The examples on lattices and on Tetris."""
+"""Voxels: all protocols run, resume exactly and refuse bad input."""
 import json
 
 import numpy as np
@@ -8,15 +8,16 @@ from resume import assert_resumes
 
 pytest.importorskip('matplotlib')
 pytest.importorskip('lightning')
-import amino_acids  # noqa: E402
-import cath  # noqa: E402
-import classification  # noqa: E402
-import lattice_equivariance  # noqa: E402
-import modelnet10_voxels  # noqa: E402
-import shrec17  # noqa: E402
-import tetris_points  # noqa: E402
-import tetris_voxels  # noqa: E402
-
+from benchmarks.papers import (  # noqa: E402
+    amino_acids,
+    cath,
+    classification,
+    lattice_equivariance,
+    modelnet10_voxels,
+    shrec17,
+    tetris_points,
+    tetris_voxels,
+)
 from pyg_steerable.datasets import load_voxels  # noqa: E402
 
 QUIET = ['--smoke', '--quiet', '--device', 'cpu']

@@ -2,23 +2,22 @@ r"""The ablation of Fig. 4 of "Implicit Neural Convolutional Kernels for
 Steerable CNNs": harmonic kernels, implicit kernels, and implicit kernels
 that see bonds, or bonds and atoms::
 
-    python examples/qm9_ablation.py --npz FILE --train 10000 --epochs 20
+    python -m benchmarks.papers.qm9_ablation --npz FILE --train 10000
 
-Every run is examples/qm9.py in a process of its own; options that are not
-named below are passed on to it. Finished runs are kept, an interrupted one
-goes on: start the same command again.
+Every run is qm9 in a process of its own; options that are not named below are
+passed on to it. Finished runs are kept, an interrupted one goes on: start the
+same command again.
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-from common import plt, save_figure  # noqa: E402
-from runs import going_on, run_all, run_script, save_json  # noqa: E402
+from benchmarks.commandline import new_parser
+from benchmarks.papers.plots import plt, save_figure
+from benchmarks.papers.runs import going_on, run_all, run_script
+from benchmarks.report import save_json
 
 VARIANTS = {
     'harmonic': ['--kernel', 'harmonic', '--condition', 'none'],
@@ -47,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv=None):
-    """Reads the command line; unknown options go to qm9.py."""
+    """Reads the command line; unknown options go to qm9."""
     return build_parser().parse_known_args(argv)
 
 
@@ -55,7 +54,7 @@ def run(out: Path, variant: str, seed: int, parameters: int,
         rest: list[str]) -> dict:
     """One training run, unless it is there already."""
     name = variant.replace(' ', '').replace('+', '_').strip('_')
-    found = run_script('qm9.py', out / f'{name}_{seed}', [
+    found = run_script('qm9', out / f'{name}_{seed}', [
         *VARIANTS[variant], '--match', str(parameters), '--seed', str(seed),
         *rest])
     print(f"{variant:16} seed {seed}: test MAE {found['test_mae']:.2f} "

@@ -14,8 +14,9 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from runs import whole_file
 from torch import Tensor
+
+from benchmarks.report import whole_file
 
 #: What a checkpoint may name: tensors and containers. (torch's own list for
 #: loading weights holds more, e.g. bytearray, which can ask for any amount of
@@ -48,7 +49,7 @@ def read_checkpoint(path: Path) -> dict:
 
 def _damaged(path: Path, why) -> ValueError:
     lines = str(why).strip().splitlines() or [type(why).__name__]
-    return ValueError(f"Expected '{path}' to be a checkpoint of this example "
+    return ValueError(f"Expected '{path}' to be a checkpoint of this script "
                       f"(got one that cannot be used, perhaps damaged: "
                       f"{lines[0]}). Start again with '--fresh'")
 

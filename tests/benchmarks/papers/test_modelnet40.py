@@ -1,4 +1,4 @@
-"""The examples on point clouds run, resume exactly and refuse bad input."""
+"""Point clouds: runs resume exactly and refuse bad input."""
 import json
 import subprocess
 import sys
@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from resume import EXAMPLES, assert_resumes
+from resume import ROOT, assert_resumes
 
 pytest.importorskip('lightning')
-import modelnet40  # noqa: E402
+from benchmarks.papers import groups, modelnet40, pointnet2  # noqa: E402
 
 QUIET = ['--smoke', '--quiet', '--device', 'cpu', '--threads', '1']
 
@@ -140,11 +140,11 @@ def test_bad_options(tmp_path):
 
 
 def compare(out, *options):
-    command = [sys.executable, str(EXAMPLES / 'groups.py'), '--out', str(out),
-               '--parameters', '2500', '--smoke', '--device', 'cpu',
+    command = [sys.executable, '-m', 'benchmarks.papers.groups', '--out',
+               str(out), '--parameters', '2500', '--smoke', '--device', 'cpu',
                '--threads', '1', *options]
     done = subprocess.run(command, check=True, capture_output=True,
-                          timeout=400, text=True)
+                          timeout=400, text=True, cwd=ROOT)
     return json.loads((out / 'groups.json').read_text()), done.stdout
 
 
@@ -166,7 +166,6 @@ def test_comparison_of_groups(tmp_path):
 
 
 def test_the_protocol_that_is_compared():
-    import groups
     for trained, main in (('z', 'z/z'), ('SO(3)', 'SO(3)/SO(3)'),
                           ('none', 'none/z')):
         tests = [f'{trained}/z', f'{trained}/SO(3)']
@@ -174,7 +173,6 @@ def test_the_protocol_that_is_compared():
 
 
 def test_from_pointnet_to_steerable():
-    import pointnet2
     net = pointnet2.SteerablePointNet2(4).double().eval()
     pos, batch = torch.rand(99, 3).double(), torch.arange(99) // 50
     logits = []

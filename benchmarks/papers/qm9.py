@@ -3,44 +3,38 @@ r"""Molecular properties (QM9) with steerable convolutions.
 The network and the experiment of "Implicit Neural Convolutional Kernels for
 Steerable CNNs" (https://arxiv.org/abs/2212.06096), section 5.3::
 
-    python examples/qm9.py --demo                      # minutes, offline
-    python examples/qm9.py --source pyg --target homo --condition atoms
-    torchrun --nproc-per-node 2 examples/qm9.py --demo # two processes
+    python -m benchmarks.papers.qm9 --source pyg --target homo
+    torchrun --nproc-per-node 2 -m benchmarks.papers.qm9 --demo
 
 Started again with the same --out, it goes on where it was stopped.
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import add_training_options, new_parser  # noqa: E402
-from common import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.kernels import add_kernel_options, network_options
+from benchmarks.papers.plots import plot_learning_curve, plot_predictions
+from benchmarks.papers.runs import run_folder
+from benchmarks.papers.training import (
     channels_for,
     cosine_schedule,
     count_parameters,
     fit,
     loaders,
-    plot_learning_curve,
-    plot_predictions,
 )
-from runs import run_folder, save_json  # noqa: E402
-from torch_geometric.loader import DataLoader  # noqa: E402
-
-from pyg_steerable import Group  # noqa: E402
-from pyg_steerable.datasets import TARGETS, OGBFeatures, load_qm9, split_qm9  # noqa: E402
-from pyg_steerable.models import QM9Net  # noqa: E402
-from pyg_steerable.nn import NormGate, QuotientELU  # noqa: E402
-
-ACTIVATIONS = {'gate': NormGate, 'quotient': QuotientELU}
+from benchmarks.report import save_json
+from pyg_steerable import Group
+from pyg_steerable.datasets import TARGETS, OGBFeatures, load_qm9, split_qm9
+from pyg_steerable.models import QM9Net
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,10 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument('--cutoff', type=float, default=2.5,
                       help='of the radius graph, in Angstrom')
     model = parser.add_argument_group('model')
-    model.add_argument('--kernel', default='implicit',
-                       choices=['implicit', 'harmonic'],
-                       help='implicit: a network; harmonic: harmonics and '
-                       'shells')
     model.add_argument('--condition', default=None,
                        choices=['none', 'bonds', 'atoms'],
                        help='what the kernel sees beside the relative '
@@ -91,18 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
                        help='highest degree of the fields')
     model.add_argument('--blocks', type=int, default=4,
                        help='residual blocks of two convolutions')
-    model.add_argument('--hidden', type=int, default=8,
-                       help='fields of each degree inside of implicit kernels')
-    model.add_argument('--kernel-layers', type=int, default=3,
-                       help='layers of implicit kernels')
-    model.add_argument('--kernel-degree', type=int, default=None,
-                       help='band-limit of the implicit kernels (default: '
-                       '--degree)')
+    add_kernel_options(model, layers=3, activation='gate')
     model.add_argument('--pool', default=None, choices=['mean', 'sum'],
                        help='default: sum for extensive targets')
-    model.add_argument('--activation', default='gate',
-                       choices=list(ACTIVATIONS),
-                       help='in the network and in its kernels')
     model.add_argument('--match', type=int, default=None, metavar='N',
                        help='choose --channels for about N parameters '
                        '(default: do not)')
@@ -213,10 +194,8 @@ class OGBNet(torch.nn.Module):
 def build_network(args) -> torch.nn.Module:
     """The network that the options ask for."""
     options = dict(group=args.group, max_degree=args.degree,
-                   blocks=args.blocks, kernel=args.kernel, hidden=args.hidden,
-                   kernel_layers=args.kernel_layers,
-                   kernel_degree=args.kernel_degree, pool=args.pool,
-                   activation=ACTIVATIONS[args.activation])
+                   blocks=args.blocks, pool=args.pool,
+                   **network_options(args))
     if args.graph == 'radius':
         options |= dict(radius=args.cutoff / 2, num_neighbors=8.)
         if args.kernel == 'harmonic':

@@ -1,9 +1,8 @@
-"""What the examples that classify share: training with cross entropy, test,
+"""What the protocols that classify share: training with cross entropy, test,
 figures and plots.
 """
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,20 +12,22 @@ import torch
 from torch import Tensor
 from torch_geometric.loader import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-from common import (  # noqa: E402
-    Augmented,
-    cosine_schedule,
-    count_parameters,
-    fit,
-    loaders,
+from benchmarks.commandline import new_parser
+from benchmarks.papers.plots import (
     plot_confusion,
     plot_learning_curve,
     plt,
     save_figure,
 )
-from runs import going_on, run_all, run_script, save_json  # noqa: E402
+from benchmarks.papers.runs import going_on, run_all, run_script
+from benchmarks.papers.training import (
+    Augmented,
+    cosine_schedule,
+    count_parameters,
+    fit,
+    loaders,
+)
+from benchmarks.report import save_json
 
 
 class Classification(L.LightningModule):
@@ -214,7 +215,7 @@ def comparison_parser(script: str, seeds: list[int], out: str):
 def compare(argv, script: str, variants: dict[str, list[str]],
             seeds: list[int], out: str, paper: dict[str, float] | None = None
             ) -> dict:
-    """Runs an example for each variant, options by name, and each seed,
+    """Runs a script for each variant, options by name, and each seed,
     unless the run is there already: a table, printed and saved, and bars.
     """
     args, rest = comparison_parser(script, seeds, out).parse_known_args(argv)
@@ -227,7 +228,7 @@ def compare(argv, script: str, variants: dict[str, list[str]],
                           [*variants[name], '--seed', str(seed), *rest])
 
     tasks = [(seed, name) for seed in args.seeds for name in variants]
-    with going_on(Path(__file__).with_name(script), argv):
+    with going_on(script, argv):
         for (seed, name), found in run_all(tasks, run):
             runs.setdefault(name, []).append(found)
             values = '  '.join(f'{protocol} {value:.2f} %' for protocol, value

@@ -2,7 +2,7 @@ r"""How equivariant a network on voxels is under any rotation, with and without
 a low-pass filter before subsampling ("3D Steerable CNNs",
 https://arxiv.org/abs/1807.02547, section 5: decisive)::
 
-    python examples/lattice_equivariance.py --out runs/lattice
+    python -m benchmarks.papers.lattice_equivariance --out runs/lattice
 
 A fresh network of four gated convolutions, two of them followed by
 subsampling, sees a smooth density (Gaussian blobs) and the same density
@@ -13,17 +13,14 @@ relative to its size.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-from common import label_log_axis, plt, save_figure  # noqa: E402
-from runs import save_json  # noqa: E402
-
-from pyg_steerable import FieldType, Group  # noqa: E402
+from benchmarks.commandline import new_parser
+from benchmarks.papers.plots import label_log_axis, plt, save_figure
+from benchmarks.report import save_json
+from pyg_steerable import FieldType, Group
 from pyg_steerable.nn import (
     Gate,
     LatticeGlobalPool,

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.report import load_json, save_json
 from pyg_steerable import __version__
 
 #: Options that leave the result as it is, and presets, which are stored as
@@ -32,39 +32,6 @@ FILES = ('results.json', 'last.ckpt', 'best.ckpt', 'metrics.csv',
          'options.json')
 STOPPED = 130  # the exit status after Ctrl-C, as shells have it
 _children: set[subprocess.Popen] = set()
-
-
-# Files #######################################################################
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of another when it is whole."""
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def save_json(path: Path, values: dict) -> None:
-    """Writes a file whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(values, indent=2) + '\n')
-
-
-def load_json(path: Path) -> dict:
-    """The values of a file; a ValueError that names it if it is damaged."""
-    try:
-        values = json.loads(path.read_text())
-        if not isinstance(values, dict):
-            raise ValueError('no object')
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected '{path}' to hold a JSON object (got a "
-                         f"file that cannot be read: {error}). Delete it, or "
-                         f"start again with '--fresh'") from error
-    return values
 
 
 def fingerprint(path: Path) -> str | None:
@@ -93,7 +60,7 @@ def fingerprint(path: Path) -> str | None:
 
 def describe(args: Namespace, script: str) -> dict:
     """Everything that the result depends on, as JSON holds it."""
-    values = {'pyg_steerable': __version__, 'script': Path(script).name,
+    values = {'pyg_steerable': __version__, 'script': Path(script).stem,
               'processes': int(os.environ.get('WORLD_SIZE', 1))}
     options = {key: value for key, value in sorted(vars(args).items())
                if key not in FREE}
@@ -211,26 +178,30 @@ def going_on(script: str | Path, argv=None) -> Iterator[None]:
     except KeyboardInterrupt:
         if int(os.environ.get('RANK', 0)) == 0:
             options = sys.argv[1:] if argv is None else argv
-            command = ['python', os.path.relpath(script), *(o for o in options
-                                           if o != '--fresh')]
+            command = ['python', '-m', module_of(script),
+                       *(o for o in options if o != '--fresh')]
             print(f'\nstopped; to continue, run again:\n'
                   f'  {shlex.join(command)}', flush=True)
         raise SystemExit(STOPPED) from None
 
 
+def module_of(script: str | Path) -> str:
+    """What python -m calls a script of this folder."""
+    return f'{__package__}.{Path(script).stem}'
+
+
 def run_script(script: str, folder: Path, options: list[str]) -> dict:
-    """The results of an example in a process of its own, which goes on where
-    it was stopped; at once if it is done.
+    """The results of a script of this folder in a process of its own, which
+    goes on where it was stopped; at once if it is done.
     """
     results = folder / 'results.json'
     command = ['--out', str(folder), '--quiet', *options]
-    args = importlib.import_module(Path(script).stem).parse(command)
+    args = importlib.import_module(module_of(script)).parse(command)
     if results.exists() and not args.fresh:
         check_options(folder, describe(args, script))
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(Path(__file__).with_name(script)),
-                   *command]
+        command = [sys.executable, '-m', module_of(script), *command]
         with (folder / 'log.txt').open('a') as log:
             child = subprocess.Popen(command, stdout=log, stderr=log)
             _children.add(child)

@@ -2,7 +2,7 @@ r"""Shapes to classify and to retrieve (SHREC17, ShapeNetCore55): the network
 and the experiment of "3D Steerable CNNs" (https://arxiv.org/abs/1807.02547),
 section 5.2::
 
-    python examples/shrec17.py --root SHREC17 --jobs 16
+    python -m benchmarks.papers.shrec17 --root SHREC17 --jobs 16
 
 The folder is that of the contest: <split>.csv and <split>_perturbed/*.obj for
 the splits train, val and test. Without one, solids made here stand in, which
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -29,8 +28,8 @@ from torch.utils.data import Dataset
 from torch_geometric.transforms import Compose
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     adam,
     confusion,
@@ -39,11 +38,10 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from common import EpochSampler  # noqa: E402
-from runs import run_folder, whole_file  # noqa: E402
-
-from pyg_steerable import Group  # noqa: E402
+from benchmarks.papers.runs import run_folder
+from benchmarks.papers.training import EpochSampler
+from benchmarks.report import whole_file
+from pyg_steerable import Group
 from pyg_steerable.datasets import (
     MeshToVoxels,
     Shrec17Meshes,
@@ -52,8 +50,8 @@ from pyg_steerable.datasets import (
     retrieve,
     write_retrieval_lists,
 )
-from pyg_steerable.graph import RandomGroupElement  # noqa: E402
-from pyg_steerable.models import ShrecNet  # noqa: E402
+from pyg_steerable.graph import RandomGroupElement
+from pyg_steerable.models import ShrecNet
 
 
 def build_parser() -> argparse.ArgumentParser:

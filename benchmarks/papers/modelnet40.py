@@ -3,16 +3,14 @@ r"""Classification of point clouds (ModelNet-40) for any symmetry group.
 The network and the experiment of "Implicit Neural Convolutional Kernels for
 Steerable CNNs" (https://arxiv.org/abs/2212.06096), section 5.2::
 
-    python examples/modelnet40.py --demo               # shapes made here
-    python examples/modelnet40.py --source pyg --group 'SO(2)xM'
-    python examples/modelnet40.py --npz train.npz test.npz --kernel harmonic
+    python -m benchmarks.papers.modelnet40 --source pyg --group 'SO(2)xM'
+    python -m benchmarks.papers.modelnet40 --npz train.npz test.npz
 
 Started again with the same --out, it goes on where it was stopped.
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.datasets import ModelNet
+from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import (
     BaseTransform,
     Compose,
@@ -27,8 +26,8 @@ from torch_geometric.transforms import (
     SamplePoints,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     confusion,
     predict,
@@ -37,27 +36,23 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from common import (  # noqa: E402
+from benchmarks.papers.kernels import add_kernel_options, network_options
+from benchmarks.papers.runs import run_folder
+from benchmarks.papers.training import (
     Augmented,
     channels_for,
     count_parameters,
 )
-from runs import run_folder  # noqa: E402
-from torch_geometric.loader import DataLoader  # noqa: E402
-
-from pyg_steerable import Group  # noqa: E402
-from pyg_steerable.datasets import generate_shapes, load_points  # noqa: E402
+from pyg_steerable import Group
+from pyg_steerable.datasets import generate_shapes, load_points
 from pyg_steerable.graph import (
     AnisotropicScale,
     Jitter,
     RandomGroupElement,
     RandomPointSubset,
 )
-from pyg_steerable.models import ModelNetClassifier  # noqa: E402
-from pyg_steerable.nn import NormGate, QuotientELU  # noqa: E402
+from pyg_steerable.models import ModelNetClassifier
 
-ACTIVATIONS = {'gate': NormGate, 'quotient': QuotientELU}
 ROTATIONS = {'none': '1', 'z': 'SO(2)', 'SO(3)': 'SO(3)'}
 
 
@@ -94,10 +89,6 @@ def build_parser() -> argparse.ArgumentParser:
                       help='over the test set, each with points and '
                       'rotations of its own (paper: 40)')
     model = parser.add_argument_group('model')
-    model.add_argument('--kernel', default='implicit',
-                       choices=['implicit', 'harmonic'],
-                       help='implicit: a network; harmonic: harmonics and '
-                       'shells')
     model.add_argument('--group', default='SO(2)xM',
                        help='symmetry of the network')
     model.add_argument('--channels', type=int, default=16,
@@ -117,13 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
                        choices=['random', 'fps'],
                        help='which points a convolution keeps: at random, or '
                        'the farthest')
-    model.add_argument('--hidden', type=int, default=8,
-                       help='fields of each degree inside of implicit kernels')
-    model.add_argument('--kernel-layers', type=int, default=2,
-                       help='layers of implicit kernels')
-    model.add_argument('--kernel-degree', type=int, default=None,
-                       help='band-limit of the implicit kernels (default: '
-                       '--degree)')
+    add_kernel_options(model, layers=2, activation='quotient')
     model.add_argument('--invariants', type=int, default=128,
                        help='scalars that are pooled')
     model.add_argument('--mlp', type=int, default=128,
@@ -132,9 +117,6 @@ def build_parser() -> argparse.ArgumentParser:
                        help='in the classifier')
     model.add_argument('--smoothing', type=float, default=0.2,
                        help='of the labels')
-    model.add_argument('--activation', default='quotient',
-                       choices=list(ACTIVATIONS),
-                       help='in the network and in its kernels')
     add_training_options(parser)
     parser.add_argument('--demo', action='store_true',
                         help='a few minutes on two CPU cores')
@@ -229,11 +211,9 @@ def build_network(args, num_classes: int) -> ModelNetClassifier:
         return ModelNetClassifier(
             num_classes, group=args.group, channels=channels,
             max_degree=args.degree, ratios=args.ratios, k=args.neighbors,
-            num_points=args.points, kernel=kernel, hidden=args.hidden,
-            kernel_layers=args.kernel_layers,
-            kernel_degree=args.kernel_degree, invariants=args.invariants,
+            num_points=args.points, invariants=args.invariants,
             mlp=args.mlp, dropout=args.dropout, sampling=args.sampling,
-            activation=ACTIVATIONS[args.activation])
+            **network_options(args, kernel))
 
     match = args.match
     if match is None and args.kernel == 'harmonic':

@@ -4,13 +4,13 @@ CNNs", https://arxiv.org/abs/1807.02547, section 5.1).
 Eight blocks, two of them mirror images, are learned from one random
 orientation of each and tested in others::
 
-    python examples/tetris_voxels.py --small            # minutes on a CPU
-    python examples/tetris_voxels.py --net cnn --no-smooth
+    python -m benchmarks.papers.tetris_voxels --small   # minutes on a CPU
+    python -m benchmarks.papers.tetris_voxels --net cnn --no-smooth
 
 The table of the paper, {steerable, CNN} x {low-pass filter before
 subsampling, none} x 17 seeds at full size, which wants a GPU::
 
-    python examples/tetris_voxels.py --all --out runs/tetris
+    python -m benchmarks.papers.tetris_voxels --all --out runs/tetris
 
 Every run is a process of its own; finished ones are kept, an interrupted one
 goes on: start the same command again. Options that are not named below are
@@ -22,8 +22,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     add_comparison_option,
     add_schedule_options,
@@ -35,11 +35,9 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from runs import run_folder  # noqa: E402
-
-from pyg_steerable.datasets import VoxelGrids, tetris_voxels  # noqa: E402
-from pyg_steerable.models import TetrisCNN, TetrisNet  # noqa: E402
+from benchmarks.papers.runs import run_folder
+from pyg_steerable.datasets import VoxelGrids, tetris_voxels
+from pyg_steerable.models import TetrisCNN, TetrisNet
 
 NETS = ('steerable', 'cnn')
 VARIANTS = {
@@ -160,7 +158,7 @@ def main(argv=None) -> dict:
     """Trains and reports, or runs the whole table; returns the figures."""
     argv = sys.argv[1:] if argv is None else argv
     if '--all' in argv:
-        return compare(argv, 'tetris_voxels.py', VARIANTS,
+        return compare(argv, 'tetris_voxels', VARIANTS,
                        list(range(17)), 'runs/tetris', PAPER)
     args = parse(argv)
     with run_folder(args, __file__, argv):

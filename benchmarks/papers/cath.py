@@ -2,8 +2,8 @@ r"""Protein domains by their architecture (CATH) from C-alpha atoms as voxels:
 the network and the experiment of "3D Steerable CNNs"
 (https://arxiv.org/abs/1807.02547), section 5.5::
 
-    python examples/cath.py --npz cath_10arch_ca.npz
-    python examples/cath.py --npz FILE --net cnn --reduce 4
+    python -m benchmarks.papers.cath --npz cath_10arch_ca.npz
+    python -m benchmarks.papers.cath --npz FILE --net cnn --reduce 4
 
 The file is that of https://github.com/wouterboomsma/cath_datasets. Without
 one, chains made here stand in, which only show that everything runs: they
@@ -13,15 +13,14 @@ same --out, it goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 from torch_geometric.transforms import Compose
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     add_schedule_options,
     confusion,
@@ -33,12 +32,10 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from runs import run_folder  # noqa: E402
-
-from pyg_steerable.datasets import GaussianDensities, load_cath  # noqa: E402
-from pyg_steerable.graph import RandomGroupElement  # noqa: E402
-from pyg_steerable.models import CathCNN, CathNet  # noqa: E402
+from benchmarks.papers.runs import run_folder
+from pyg_steerable.datasets import GaussianDensities, load_cath
+from pyg_steerable.graph import RandomGroupElement
+from pyg_steerable.models import CathCNN, CathNet
 
 #: Part of the training set -> epochs, epochs with a constant learning rate,
 #: its decay; weight decay of the steerable network and of the CNN; dropout

@@ -2,13 +2,13 @@ r"""Shapes as voxels (ModelNet-10), learned upright and recognised in other
 rotations: a steerable network beside a plain CNN of ten times its
 parameters::
 
-    python examples/modelnet10_voxels.py --npz modelnet10_voxels.npz
-    python examples/modelnet10_voxels.py --npz FILE --net cnn
-    python examples/modelnet10_voxels.py --all --npz FILE    # both, 3 seeds
+    python -m benchmarks.papers.modelnet10_voxels --npz modelnet10_voxels.npz
+    python -m benchmarks.papers.modelnet10_voxels --npz FILE --net cnn
+    python -m benchmarks.papers.modelnet10_voxels --npz FILE --all
 
-The layout of the file is in pyg_steerable/datasets/voxels.py; without one,
-shapes are made here. The test has them as they are, turned by one of the 24
-rotations of the cube (exact), about z, and in SO(3) (both by trilinear
+The layout of the file is that of pyg_steerable.datasets.load_voxels; without
+one, shapes are made here. The test has them as they are, turned by one of the
+24 rotations of the cube (exact), about z, and in SO(3) (both by trilinear
 interpolation: what leaves the grid is lost).
 
 Both networks see the voxels through a low-pass filter on half of the grid,
@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch_geometric.transforms import BaseTransform
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     add_comparison_option,
     compare,
@@ -37,10 +37,8 @@ from classification import (  # noqa: E402
     subset,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from runs import run_folder  # noqa: E402
-
-from pyg_steerable import FieldType, Group  # noqa: E402
+from benchmarks.papers.runs import run_folder
+from pyg_steerable import FieldType, Group
 from pyg_steerable.datasets import (
     VoxelData,
     VoxelGrids,
@@ -177,7 +175,7 @@ def main(argv=None) -> dict:
     """Trains and reports, or compares; returns the figures."""
     argv = sys.argv[1:] if argv is None else argv
     if '--all' in argv:
-        return compare(argv, 'modelnet10_voxels.py', VARIANTS, [0, 1, 2],
+        return compare(argv, 'modelnet10_voxels', VARIANTS, [0, 1, 2],
                        'runs/modelnet10')
     args = parse(argv)
     with run_folder(args, __file__, argv):

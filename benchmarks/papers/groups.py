@@ -2,26 +2,24 @@ r"""The comparison of Fig. 3 of "Implicit Neural Convolutional Kernels for
 Steerable CNNs": point clouds classified with implicit and with harmonic
 kernels, for every symmetry group of the paper::
 
-    python examples/groups.py --all --npz TRAIN TEST --epochs 100
-    python examples/groups.py --groups 'SO(2)xM' 'O(3)' --seeds 0 1 2
-    python examples/groups.py --groups 'SO(3)' --train-rotation 'SO(3)'
+    python -m benchmarks.papers.groups --all --npz TRAIN TEST
+    python -m benchmarks.papers.groups --groups 'SO(2)xM' 'O(3)'
 
-Every run is examples/modelnet40.py in a process of its own; options that are
-not named below are passed on to it. Finished runs are kept, an interrupted
-one goes on: start the same command again. All networks have about the same
-number of parameters.
+Every run is modelnet40 in a process of its own; options that are not named
+below are passed on to it (``--train-rotation 'SO(3)'``). Finished runs are
+kept, an interrupted one goes on: start the same command again. All networks
+have about the same number of parameters.
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-from common import plt, save_figure  # noqa: E402
-from runs import going_on, run_all, run_script, save_json  # noqa: E402
+from benchmarks.commandline import new_parser
+from benchmarks.papers.plots import plt, save_figure
+from benchmarks.papers.runs import going_on, run_all, run_script
+from benchmarks.report import save_json
 
 KERNELS = ('harmonic', 'implicit')
 #: Test accuracy in % at full size, (harmonic, implicit), read off the
@@ -62,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv=None):
-    """Reads the command line; unknown options go to modelnet40.py."""
+    """Reads the command line; unknown options go to modelnet40."""
     args, rest = build_parser().parse_known_args(argv)
     if args.all:
         args.groups = list(PAPER)
@@ -79,7 +77,7 @@ def folder_name(group: str, kernel: str, seed: int) -> str:
 def run(args, rest, group: str, kernel: str, seed: int) -> dict:
     """One training run, unless it is there already."""
     found = run_script(
-        'modelnet40.py', args.out / folder_name(group, kernel, seed),
+        'modelnet40', args.out / folder_name(group, kernel, seed),
         ['--group', group, '--kernel', kernel, '--seed', str(seed), '--match',
          str(args.parameters), *rest])
     protocol = main_protocol(found['test_accuracy'])

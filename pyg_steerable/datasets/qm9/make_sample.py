@@ -4,22 +4,17 @@ Source: the PyPI package ``qm9pack`` 1.0.3 (code MIT) with the QM9 data of
 Ramakrishnan et al., doi:10.1038/sdata.2014.22 (CC0). Needs
 ``pip install qm9pack==1.0.3 rdkit``. Run from the repository::
 
-    python examples/make_qm9_sample.py
+    python -m pyg_steerable.datasets.qm9.make_sample
 """
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-
-from pyg_steerable.datasets.archive import save_npz
+from pyg_steerable.datasets import archive
 from pyg_steerable.datasets.qm9 import (
     molecules as qm9,
 )
@@ -33,12 +28,16 @@ from pyg_steerable.datasets.qm9 import (
 
 def build_parser() -> argparse.ArgumentParser:
     """The options and their defaults."""
-    parser = new_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--num', type=int, default=2000,
-                        help='number of molecules')
+                        help='number of molecules (default: 2000)')
     parser.add_argument('--seed', type=int, default=0,
-                        help='of the choice')
-    parser.add_argument('--out', default=qm9.SAMPLE, help='the file to write')
+                        help='of the choice (default: 0)')
+    parser.add_argument('--out', default=qm9.SAMPLE,
+                        help='the file to write (default: the one that is '
+                        'bundled)')
     return parser
 
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep = np.sort(rng.choice(len(rows), size=args.num, replace=False))
     arrays = _qm9pack.build_arrays([rows[i] for i in keep])
     _qm9_npz.check_arrays(arrays, args.out)
-    save_npz(args.out, arrays)
+    archive.save_npz(args.out, arrays)
     print(f'{len(arrays["id"])} of {len(rows)} molecules, '
           f'{os.path.getsize(args.out) / 1e3:.0f} kB: {args.out}')
 

@@ -1,9 +1,6 @@
-"""Runs of examples: options that do not change, files that run nothing, one
-process at a time, help for every option.
+"""Runs: options that do not change, files that run nothing, one
+process at a time.
 """
-import argparse
-import ast
-import importlib
 import os
 import pickle
 import signal
@@ -17,16 +14,14 @@ import pytest
 import torch
 from fuzz_checkpoints import fuzz
 from kills import main as kill
-from resume import EXAMPLES, killed
+from resume import ROOT, killed
 
 pytest.importorskip('lightning')
-import checkpoints  # noqa: E402
-import modelnet40  # noqa: E402
-import qm9  # noqa: E402
-import runs  # noqa: E402
+from benchmarks.papers import checkpoints, modelnet40, qm9, runs  # noqa: E402
+from benchmarks.report import load_json, save_json, whole_file  # noqa: E402
 
 QUIET = ['--smoke', '--quiet', '--device', 'cpu']
-BENCHMARKS = EXAMPLES.parent / 'benchmarks'
+PAPERS = ROOT / 'benchmarks' / 'papers'
 
 # lightning, with which we do not share a release cycle
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -77,7 +72,7 @@ def test_other_number_of_processes(trained, monkeypatch):
     args = qm9.parse([*QUIET, '--out', str(trained[0])])
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(ValueError, match='processes: 1 before, 2 now'):
-        with runs.run_folder(args, 'qm9.py'):
+        with runs.run_folder(args, 'qm9'):
             pass
     monkeypatch.undo()
     with pytest.raises(ValueError, match='torchrun --nproc-per-node 2'):
@@ -158,9 +153,9 @@ def test_fingerprint(tmp_path):
     assert runs.fingerprint(tmp_path) != before
 
 
-def test_every_example_keeps_its_options():
+def test_every_script_keeps_its_options():
     """Whatever trains holds its folder while it does."""
-    for path in EXAMPLES.glob('*.py'):
+    for path in PAPERS.glob('*.py'):
         text = path.read_text()
         if 'add_training_options(parser)' in text:
             assert 'with run_folder(args, __file__, argv):' in text, path
@@ -169,17 +164,17 @@ def test_every_example_keeps_its_options():
 def test_comparisons_do_not_take_other_runs(trained, tmp_path):
     out, found = trained
     options = ['--smoke', '--device', 'cpu']
-    assert runs.run_script('qm9.py', out, options) == found
+    assert runs.run_script('qm9', out, options) == found
     with pytest.raises(ValueError, match='--lr: 0.001 before, 0.1 now'):
-        runs.run_script('qm9.py', out, [*options, '--lr', '0.1'])
+        runs.run_script('qm9', out, [*options, '--lr', '0.1'])
     bad = ['--smoke', '--train', '1000000']
     with pytest.raises(RuntimeError, match='Expected at most'):
-        runs.run_script('qm9.py', tmp_path, bad)
+        runs.run_script('qm9', tmp_path, bad)
 
 
 def test_one_process_at_a_time(trained, tmp_path):
     out = copy(trained, tmp_path)
-    with runs.run_folder(qm9.parse([*QUIET, '--out', str(out)]), 'qm9.py'):
+    with runs.run_folder(qm9.parse([*QUIET, '--out', str(out)]), 'qm9'):
         with pytest.raises(RuntimeError, match=f'process {os.getpid()}'):
             run(out)
     assert run(out) == trained[1]
@@ -269,12 +264,12 @@ def test_damaged_checkpoints(tmp_path):
 
 def test_whole_files(tmp_path):
     path = tmp_path / 'a.json'
-    runs.save_json(path, {'a': 1})
+    save_json(path, {'a': 1})
     with pytest.raises(KeyError):
-        with runs.whole_file(path) as part:
+        with whole_file(path) as part:
             part.write_text('{')
             raise KeyError
-    assert runs.load_json(path) == {'a': 1}
+    assert load_json(path) == {'a': 1}
     assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 
 
@@ -295,17 +290,17 @@ def test_killed_while_it_starts_again(trained, tmp_path):
 
 
 @pytest.mark.parametrize('script, inside', [
-    ('qm9.py', '.'), ('groups.py', 'M_harmonic_0')])
+    ('qm9', '.'), ('groups', 'M_harmonic_0')])
 def test_ctrl_c(tmp_path, script, inside):
     """Also of what runs others, where they must not go on alone."""
-    command = [sys.executable, str(EXAMPLES / script), '--device', 'cpu',
+    command = [sys.executable, '-m', runs.module_of(script), '--device', 'cpu',
                '--threads', '1', '--epochs', '1000', '--out', str(tmp_path),
                '--fresh']
-    command += (['--quiet'] if script == 'qm9.py' else
+    command += (['--quiet'] if script == 'qm9' else
                 ['--smoke', '--groups', 'M', '--seeds', '0'])
     process = subprocess.Popen(command, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+                               start_new_session=True, cwd=ROOT)
     limit = time.monotonic() + 120
     while not (tmp_path / inside / 'last.ckpt').exists():
         assert process.poll() is None and time.monotonic() < limit
@@ -315,46 +310,16 @@ def test_ctrl_c(tmp_path, script, inside):
     assert process.returncode == 130
     assert 'to continue, run again:' in said and 'Traceback' not in complained
     again = said.strip().splitlines()[-1].split()
-    assert again[1].endswith(script) and '--fresh' not in again
-    args = (qm9 if script == 'qm9.py' else modelnet40).parse(
+    assert again[1:3] == ['-m', runs.module_of(script)]
+    assert '--fresh' not in again
+    args = (qm9 if script == 'qm9' else modelnet40).parse(
         ['--out', str(tmp_path / inside)])
     with runs._alone(args.out):  # nobody is there
         pass
     assert str(tmp_path) in again and '1000' in again
 
 
-# Help ########################################################################
-
-
-def parsers():
-    """Every parser of examples and benchmarks, by name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    for path in sorted([*EXAMPLES.glob('*.py'), *BENCHMARKS.glob('*.py')]):
-        calls = [node for node in ast.walk(ast.parse(path.read_text()))
-                 if isinstance(node, ast.Call)
-                 and getattr(node.func, 'attr', '') == 'add_argument']
-        if calls and path.stem not in ('commandline', 'classification'):
-            yield pytest.param(path, id=path.stem)
-    yield pytest.param(EXAMPLES / 'classification.py', id='comparison')
-
-
-@pytest.mark.parametrize('path', list(parsers()))
-def test_every_option_has_help_and_default(path):
-    module = importlib.import_module(path.stem)
-    parser = (module.comparison_parser('a.py', [0, 1], 'runs/a')
-              if path.stem == 'classification' else module.build_parser())
-    formatter = parser._get_formatter()
-    shown = 0
-    for action in parser._actions:
-        if isinstance(action, argparse._HelpAction) or \
-                action.help is argparse.SUPPRESS:
-            continue
-        text = formatter._expand_help(action)
-        assert len(text.split('(default')[0]) > 3 or 'default: ' in text
-        assert 'default' in text, (path.name, action.option_strings)
-        assert 'default: None' not in text, action.option_strings
-        shown += 1
-    assert shown and parser.format_help()
+# Time #######################################################################
 
 
 def test_time_left():

@@ -2,7 +2,7 @@ r"""Which amino acid is missing in its surroundings, as voxels: the network and
 the experiment of "3D Steerable CNNs" (https://arxiv.org/abs/1807.02547),
 section 5.4::
 
-    python examples/amino_acids.py --root FOLDER_OF_PDB_FILES
+    python -m benchmarks.papers.amino_acids --root FOLDER_OF_PDB_FILES
 
 Proteins are split into training, validation and test. Without a folder,
 chains made here stand in, which only show that everything runs: they are no
@@ -13,14 +13,13 @@ goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from classification import (  # noqa: E402
+from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.papers.classification import (
     Classification,
     adam,
     confusion,
@@ -30,11 +29,9 @@ from classification import (  # noqa: E402
     set_up,
     train,
 )
-from commandline import add_training_options, new_parser  # noqa: E402
-from runs import run_folder  # noqa: E402
-
+from benchmarks.papers.runs import run_folder
 from pyg_steerable.datasets import AminoAcidEnvironments, GaussianDensities
-from pyg_steerable.models import AminoAcidNet  # noqa: E402
+from pyg_steerable.models import AminoAcidNet
 
 SUFFIXES = ('.pdb', '.ent', '.cif', '.mmcif')
 

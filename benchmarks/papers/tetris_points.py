@@ -3,7 +3,7 @@ r"""Tetris on points: eight shapes, two of them mirror images of each other.
 A small steerable network is trained on the eight shapes in one orientation
 and tested on random rotations of them::
 
-    python examples/tetris_points.py
+    python -m benchmarks.papers.tetris_points
 
 Under SO(3) it tells all of them apart. Invariants of O(3) are the same for a
 shape and its mirror image: whatever the training, one of the two is wrong.
@@ -11,19 +11,15 @@ shape and its mirror image: whatever the training, one of the two is wrong.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import global_add_pool
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commandline import new_parser  # noqa: E402
-
-from pyg_steerable import FieldType  # noqa: E402
-from pyg_steerable.datasets import tetris_points  # noqa: E402
-from pyg_steerable.graph import radius_graph  # noqa: E402
+from benchmarks.commandline import new_parser
+from pyg_steerable import FieldType
+from pyg_steerable.datasets import tetris_points
+from pyg_steerable.graph import radius_graph
 from pyg_steerable.nn import ImplicitSteerableConv, InvariantReadout, NormGate
 
 

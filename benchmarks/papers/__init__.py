@@ -1,0 +1,1 @@
+"""The protocols of papers, and the trainer that they share."""
