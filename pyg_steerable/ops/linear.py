@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from .precision import full_precision, lowers
-from .reference import spans
+from .contract.reference import spans
 
 # What is counted are multiplications. So many take the time in which one
 # number is moved, that in which a number of the matrix is made, and that of
