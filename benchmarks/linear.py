@@ -143,7 +143,9 @@ def main(argv=None):
                 results.append(result)
     if args.json:
         with open(args.json, 'w') as file:
-            json.dump({'settings': vars(args), 'torch': torch.__version__,
+            settings = {k: v for k, v in vars(args).items()
+                        if k not in ('before', 'json')}
+            json.dump({'settings': settings, 'torch': torch.__version__,
                        'results': results}, file, indent=1)
 
 

@@ -239,7 +239,7 @@ def linear_by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None,
     bias = None if bias is None else bias.to(x.dtype)
     rows = x if x.dim() == 2 else x.reshape(-1, layout.in_dim)
     with full_precision(x):
-        y = _call(_Map, _map, _Fields(rows), weight, bias, maps, layout,
+        y = _call(_Map, _affine, _Fields(rows), weight, bias, maps, layout,
                   False)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], layout.out_dim)
 
@@ -292,10 +292,8 @@ def _rows(block: Tensor) -> Tensor:
     return block[0] if d == 1 else block.view(d * n, m)
 
 
-def _map(x: _Fields, weight, bias, maps, layout, transposed) -> Tensor:
-    """The map of rows [n, d_in], or the transposed map of [n, d_out], and a
-    bias.
-    """
+def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
+    """The map of rows [n, d_in], or the transposed map of [n, d_out]."""
     sums, nothing = {}, x.x.new_zeros(())
     blocks = layout.mirrored if transposed else layout.blocks
     for b, W in zip(blocks, layout.split(weight.to(x.x.dtype))):
@@ -319,7 +317,13 @@ def _map(x: _Fields, weight, bias, maps, layout, transposed) -> Tensor:
         else:
             place.view(rows, b.mw, b.dw).copy_(
                 y.view(b.dw, rows, b.mw).permute(1, 2, 0))
-    return out if bias is None else out.add_(bias)
+    return out
+
+
+def _affine(x: _Fields, weight, bias, maps, layout, transposed) -> Tensor:
+    """The same and a bias. (Not in place: it may be one of a batch.)"""
+    out = _map(x, weight, maps, layout, transposed)
+    return out if bias is None else out + bias
 
 
 def _weight_grad(g: _Fields, x: _Fields, maps, layout) -> Tensor:
@@ -343,7 +347,9 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, maps, layout, transposed):
         fields = _Fields(x)
-        out = _map(fields, weight, bias, maps, layout, transposed)
+        out = _map(fields, weight, maps, layout, transposed)
+        if bias is not None:
+            out.add_(bias)
         # The blocks are kept for backward: it takes longer to make them.
         ctx.starts = list(fields.known) if ctx.needs_input_grad[1] else []
         ctx.save_for_backward(x, weight, maps, *(fields.known[start]
@@ -360,7 +366,7 @@ class _Map(torch.autograd.Function):
         gx = gw = gb = None
         with full_precision(g.x):
             if ctx.needs_input_grad[0]:
-                gx = _call(_Map, _map, g, weight, None, maps, layout,
+                gx = _call(_Map, _affine, g, weight, None, maps, layout,
                            not transposed)
             if ctx.needs_input_grad[1]:
                 ends = (x, g) if transposed else (g, x)
@@ -372,7 +378,7 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, x_t, weight_t, bias_t, *_):
         x, weight, maps, *_ = ctx.saved_tensors
-        terms = [_map(_Fields(a), b, None, maps, *ctx.options)
+        terms = [_map(_Fields(a), b, maps, *ctx.options)
                  for a, b in ((x_t, weight), (x, weight_t))
                  if a is not None and b is not None]
         if bias_t is not None:
@@ -394,10 +400,10 @@ class _WeightGrad(torch.autograd.Function):
         gg = gx = None
         with full_precision(g):
             if ctx.needs_input_grad[0]:
-                gg = _call(_Map, _map, _Fields(x), weight, None, maps,
+                gg = _call(_Map, _affine, _Fields(x), weight, None, maps,
                            ctx.layout, False)
             if ctx.needs_input_grad[1]:
-                gx = _call(_Map, _map, _Fields(g), weight, None, maps,
+                gx = _call(_Map, _affine, _Fields(g), weight, None, maps,
                            ctx.layout, True)
         return gg, gx, None, None
 

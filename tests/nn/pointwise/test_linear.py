@@ -211,7 +211,8 @@ def test_batches(name, by_blocks):
     ours, plain = functions(layer)
     inputs = [rows(layer), *(p.detach() for p in layer.parameters())]
     many = [torch.stack([t, 2 * t, t.sin()]) for t in inputs]
-    for batched in ((0, ), (1, ), (0, 1), range(len(inputs))):
+    for batched in ((0, ), (1, ), (0, 1), (len(inputs) - 1, ),
+                    range(len(inputs))):
         given = [m if k in batched else t
                  for k, (m, t) in enumerate(zip(many, inputs))]
         in_dims = tuple(0 if k in batched else None
