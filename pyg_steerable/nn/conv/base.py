@@ -38,6 +38,12 @@ class FieldConv(MessagePassing, FieldModule):
     out_type: FieldType
     kernel: Kernel
     lin: LinearTerm
+    backend: str
+    flow: str  # of PyG's class
+
+    def __init__(self, **kwargs):
+        # The options of PyG's class, which comes first and is not typed.
+        super().__init__(**kwargs)
 
     def _set_types(self, in_type: FieldType, out_type: FieldType,
                    root_weight: bool) -> None:
@@ -63,7 +69,7 @@ class FieldConv(MessagePassing, FieldModule):
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
-        super().reset_parameters()
+        MessagePassing.reset_parameters(self)
         self.kernel.reset_parameters()
         self.lin.reset_parameters()
         self._scale_root()
