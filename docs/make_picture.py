@@ -1,5 +1,5 @@
-"""``python -m docs.make_picture`` draws docs/kernels.png, kernels from scalars to
-scalars and vectors, and docs/groups.png, the bars of a table in
+"""``python -m docs.make_picture`` draws docs/kernels.png, kernels from scalars
+to scalars and vectors, and docs/groups.png, the bars of a table in
 examples/README.md.
 """
 import re

@@ -1,7 +1,13 @@
 """Pure tensor functions: no parameters and no group theory."""
-from .contract import ORDERS, contract
-from .paths import Path
-from .reference import contract_reference, dense_kernel
+from .contract import (
+    ORDERS,
+    Backend,
+    Coupling,
+    Couplings,
+    contract,
+    dense_kernel,
+    register_backend,
+)
 
-__all__ = ['contract', 'contract_reference', 'dense_kernel', 'Path',
-           'ORDERS']
+__all__ = ['contract', 'dense_kernel', 'Coupling', 'Couplings', 'Backend',
+           'register_backend', 'ORDERS']

@@ -29,11 +29,8 @@ from torch import Tensor
 from torch.autograd import forward_ad as fw
 
 from .lattice_edges import LatticeEdges, num_offsets
+from .limits import limits_of
 from .precision import at_least_float32, full_precision
-
-#: Numbers to gather at once, on CPUs about what their caches hold.
-_AT_ONCE = {'cpu': 2**18}
-_AT_ONCE_ELSEWHERE = 2**24
 
 
 def lattice_conv(x: Tensor, weight: Tensor, edges: LatticeEdges,
@@ -72,9 +69,8 @@ def _rows(edges: LatticeEdges, x: Tensor, shape: torch.Size, swapped: bool):
     where the other order is cheaper.
     """
     width = x.shape[1]
-    most = _AT_ONCE.get(x.device.type, _AT_ONCE_ELSEWHERE)
     # At least as many numbers as in the matrices: these are read each time.
-    most = max(most, shape.numel())
+    most = max(limits_of(x.device).gather, shape.numel())
     rows = edges.rows(most // max(1, width), swapped)
     if rows is None:
         return None

@@ -8,15 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-#: Grids with more voxels than this are searched without a table of them.
-MAX_TABLE = 2**26
-#: Pairs of voxels to look at together: bounds the memory of small lattices,
-#: large ones go through one offset at a time.
-AT_ONCE = 2**14
-#: What the calls for one more offset take, as a number of edges.
-_OVERHEAD = 64
-#: Targets whose neighbours are counted to judge how many there are.
-_SAMPLE = 64
+from .limits import limits_of
 
 T = TypeVar('T')
 #: One number for each of the axes (z, y, x).
@@ -116,11 +108,12 @@ def _listed_runs(edges: LatticeEdges) -> Iterator[Run]:
         narrow = torch.int16 if num_offsets < 2**15 else torch.int32
         order = torch.argsort(edge_offset.to(narrow), stable=True)
         src, dst = src[order], dst[order]
+    most = limits_of(src.device).pairs
     sizes = torch.bincount(edge_offset, minlength=num_offsets).tolist()
     first, start = 0, 0
     while first < num_offsets:
         last, count = first + 1, sizes[first]
-        while last < num_offsets and count + sizes[last] <= AT_ONCE:
+        while last < num_offsets and count + sizes[last] <= most:
             count += sizes[last]
             last += 1
         end = start + count
@@ -130,13 +123,14 @@ def _listed_runs(edges: LatticeEdges) -> Iterator[Run]:
 
 def _spread(size: int, device) -> Tensor:
     """Some of so many numbers, in no rhythm with the rows of a grid."""
-    places = torch.arange(min(size, _SAMPLE), device=device)
+    places = torch.arange(min(size, limits_of(device).sample),
+                          device=device)
     return (places * 0.6180339887 % 1 * size).long()
 
 
-def _prefers_runs(filled: float, num_dst: int) -> bool:
+def _prefers_runs(filled: float, num_dst: int, device: torch.device) -> bool:
     """Whether edges are cheaper than a place for each target and offset."""
-    return filled * num_dst + _OVERHEAD < num_dst / 2
+    return filled * num_dst + limits_of(device).offset_edges < num_dst / 2
 
 
 def _search(edges: LatticeEdges, transposed: bool = False):
@@ -159,7 +153,7 @@ def _search(edges: LatticeEdges, transposed: bool = False):
 def _found_runs(edges: LatticeEdges) -> Iterator[Run]:
     """Edges that are not listed."""
     look_up, base, shift = _search(edges)
-    step = max(1, AT_ONCE // max(1, len(base)))
+    step = max(1, limits_of(base.device).pairs // max(1, len(base)))
     for first in range(0, len(shift), step):
         wanted = base + shift[first:first + step, None]
         src = look_up(wanted.flatten())
@@ -177,7 +171,8 @@ def _listed_rows(edges: LatticeEdges, at_once: int, transposed: bool
     num_src, num_dst = len(edges.coord), len(edges.coord_dst)
     if transposed:
         src, dst, num_src, num_dst = dst, src, num_dst, num_src
-    if _prefers_runs(len(src) / max(1, num_dst * num_offsets), num_dst):
+    filled = len(src) / max(1, num_dst * num_offsets)
+    if _prefers_runs(filled, num_dst, src.device):
         return None
     table = src.new_full((num_dst * num_offsets, ), num_src,
                          dtype=torch.int32)
@@ -202,7 +197,7 @@ def _found_rows(edges: LatticeEdges, at_once: int, transposed: bool
     some = block(base[_spread(len(base), base.device)])
     here = len(edges.coord_dst if transposed else edges.coord)
     filled = int((some < here).sum()) / max(1, some.numel())
-    if _prefers_runs(filled, len(base)):
+    if _prefers_runs(filled, len(base), base.device):
         return None
     return ((i, block(base[i:i + step])) for i in range(0, len(base), step))
 
@@ -213,7 +208,7 @@ def _table(key: Tensor, size: int) -> Callable[[Tensor], Tensor]:
     """
     if not len(key):
         return torch.zeros_like
-    if size <= MAX_TABLE:
+    if size <= limits_of(key.device).table:
         table = torch.full((size, ), len(key), dtype=torch.int32,
                            device=key.device)
         table[key] = torch.arange(len(key), dtype=torch.int32,

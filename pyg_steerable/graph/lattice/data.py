@@ -19,7 +19,6 @@ from torch_geometric.data import Data
 
 from ... import checks
 from ...ops.lattice_edges import (
-    AT_ONCE,
     LatticeEdges,
     Rows,
     Run,
@@ -27,6 +26,7 @@ from ...ops.lattice_edges import (
     voxel_at,
     voxel_number,
 )
+from ...ops.limits import limits_of
 from .check import Checked, check_edges, lists_all
 from .stencil import GridStencil, Stencil
 
@@ -204,7 +204,7 @@ class LatticeData(Data):
         """
         return self.edges.runs()
 
-    def rows(self, at_once: int = AT_ONCE, transposed: bool = False
+    def rows(self, at_once: int | None = None, transposed: bool = False
              ) -> Rows | None:
         r"""The same edges target by target, in blocks: the number of the
         first target and, for it and those that follow, the sources at all
@@ -213,11 +213,14 @@ class LatticeData(Data):
 
         Args:
             at_once (int, optional): The most places in a block, if it has
-                more than one target. (default: :obj:`16384`)
+                more than one target; by default what suits the device.
+                (default: :obj:`None`)
             transposed (bool, optional): If set to :obj:`True`, edges run
                 from their targets to their sources.
                 (default: :obj:`False`)
         """
+        if at_once is None:
+            at_once = limits_of(self.coord.device).pairs
         return self.edges.rows(at_once, transposed)
 
     def scatter(self, x: Tensor, targets: bool = False) -> Tensor:

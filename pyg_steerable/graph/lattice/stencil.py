@@ -72,7 +72,8 @@ class Stencil:
             'padding': (triple(s // 2 for s in size) if padding is None else
                         _three('padding', padding, 0, MAX_SIDE // 4, thick)),
         }
-        lengths: Sequence = spacing if _is_sequence(spacing) else 3 * (spacing, )
+        lengths: Sequence = (spacing if _is_sequence(spacing) else
+                             3 * (spacing, ))
         if len(lengths) != 3:
             raise ValueError(f"Expected 'spacing' to be a positive number, "
                              f"or three of them along (z, y, x) (got "

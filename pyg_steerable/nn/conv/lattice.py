@@ -18,6 +18,7 @@ from ...graph.lattice.stencil import (
     short,
 )
 from ...ops.lattice import lattice_conv
+from ...ops.limits import limits_of
 from ...ops.precision import as_weights
 from ...symmetry.fields import FieldType
 from ...symmetry.grid import box_symmetries
@@ -28,9 +29,6 @@ from .base import FieldConv
 
 ORDERS = ('auto', 'graph', 'dense')
 BACKENDS = ('auto', 'reference')
-#: Lattices with a larger part of all voxels go through conv3d. It multiplies
-#: two to three times as fast, but at all voxels.
-DENSE_ABOVE = 0.4
 
 
 def _one_more(x: Tensor, dim: int) -> Tensor:
@@ -249,8 +247,9 @@ class LatticeSteerableConv(FieldConv):
             raise ValueError("Expected all edges, each once, for 'order' "
                              "'dense' (got a lattice with some left out). "
                              "Use 'order' 'graph'")
+        most = limits_of(lattice.coord.device).dense_above
         return self.order == 'dense' or (
-            self.order == 'auto' and lattice.occupancy > DENSE_ABOVE
+            self.order == 'auto' and lattice.occupancy > most
             and lattice.lists_all_edges)
 
     @staticmethod

@@ -14,7 +14,7 @@ from torch_geometric.typing import (
 )
 
 from ... import checks
-from ...ops import ORDERS
+from ...ops.contract import check_backend, check_order
 from ...ops.precision import at_least_float32, full_precision
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.groups import Group
@@ -88,6 +88,9 @@ class SteerableConv(FieldConv):
             variance. (default: :obj:`16.0`)
         order (str, optional): The order of evaluation, see
             :func:`pyg_steerable.ops.contract`. (default: :obj:`"auto"`)
+        backend (str, optional): What evaluates, see
+            :func:`pyg_steerable.ops.contract`; :obj:`"reference"` for plain
+            messages. (default: :obj:`"auto"`)
         validate (bool, optional): Check at every call, on any device and at
             the cost of a synchronisation, that positions are finite and
             indices in range. On the CPU indices are always checked.
@@ -140,8 +143,8 @@ class SteerableConv(FieldConv):
                  node_type: FieldType | None = None, *, aggr: str = 'sum',
                  root_weight: bool = True, bias: bool = True,
                  num_neighbors: float = 16., order: str = 'auto',
-                 validate: bool = False, group: Group | str | None = None,
-                 **kwargs):
+                 backend: str = 'auto', validate: bool = False,
+                 group: Group | str | None = None, **kwargs):
         if not isinstance(aggr, str) or aggr not in ('sum', 'add', 'mean'):
             raise ValueError(
                 f"Expected 'aggr' to be 'sum' or 'mean' (got "
@@ -151,7 +154,6 @@ class SteerableConv(FieldConv):
             raise ValueError(
                 f"Expected 'decomposed_layers' to be 1 (got "
                 f"{kwargs['decomposed_layers']}): it would cut fields apart")
-        checks.choice('order', order, ORDERS)
         checks.choice('flow', kwargs.get('flow', 'source_to_target'),
                       ('source_to_target', 'target_to_source'))
         num_neighbors = checks.scale('num_neighbors', num_neighbors)
@@ -173,8 +175,8 @@ class SteerableConv(FieldConv):
             raise ValueError(
                 f"Expected a basis with attributes of type {attr_type}: "
                 f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
-        self.order = order
-        self.backend = 'reference' if order == 'reference' else 'auto'
+        self.order = check_order(order)
+        self.backend = check_backend(backend)
         self.validate = checks.flag('validate', validate)
         self._seen = False  # a batch of training
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
@@ -264,7 +266,7 @@ class SteerableConv(FieldConv):
             if edge_weight is not None:
                 h = h * edge_weight.to(h.dtype).view(-1, 1)
             out = self.kernel.convolve(h, x[j].to(h.dtype), src, dst,
-                                       num_dst, self.order)
+                                       num_dst, self.order, self.backend)
             if self.aggr == 'mean':
                 count = out.new_zeros(num_dst).index_add(
                     0, dst, out.new_ones(1).expand(dst.shape[0]))

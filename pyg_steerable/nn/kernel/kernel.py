@@ -77,16 +77,16 @@ class Kernel(FieldModule):
         self.register_constant('element', self._element_of_weights())
         self.keep_in_full('scale')
         self.register_buffer('scale', torch.ones(
-            sum(p.s * p.mu for p in self.product.paths),
+            sum(c.s * c.mu for c in self.product.couplings.terms),
             dtype=self._dtype('scale', torch.get_default_dtype())))
 
     def _element_of_weights(self) -> Tensor:
-        """The element, [s, mu] of a path, that each weight belongs to."""
+        """The element, [s, mu] of a coupling, that each weight belongs to."""
         parts, start = [torch.zeros(0, dtype=torch.long, device='cpu')], 0
-        for p in self.product.paths:
-            own = torch.arange(start, start + p.s * p.mu, device='cpu')
-            parts.append(own.view(1, -1, 1).expand(p.mw, -1, p.mv).flatten())
-            start += p.s * p.mu
+        for c in self.product.couplings.terms:
+            own = torch.arange(start, start + c.s * c.mu, device='cpu')
+            parts.append(own.view(1, -1, 1).expand(c.mw, -1, c.mv).flatten())
+            start += c.s * c.mu
         return torch.cat(parts)
 
     def reset_parameters(self):
@@ -107,21 +107,23 @@ class Kernel(FieldModule):
                 self.basis.field_type.dim, ) and (
                 version == 1 or
                 version is None and scale.shape != self.scale.shape):
-            paths = self.product.paths
+            terms = self.product.couplings.terms
             state_dict[prefix + 'scale'] = torch.cat(
                 [scale.new_zeros(0)] +
-                [scale[p.u].expand(p.s * p.mu) for p in paths])
+                [scale[c.u].expand(c.s * c.mu) for c in terms])
         super()._load_from_state_dict(state_dict, prefix, local_metadata,
                                       *args)
 
     def measure(self) -> Tensor:
-        """The scales of all elements, path after path, each [s, mu]."""
+        """The scales of all elements, coupling after coupling, each
+        [s, mu].
+        """
         raise TypeError(f"Expected a subclass of Kernel to define 'measure' "
                         f"(got {type(self).__name__})")
 
     def weight(self) -> Tensor:
-        r"""The weights :math:`w_b c_b` of all paths, each [mw, s, mu, mv], in
-        at least float32.
+        r"""The weights :math:`w_b c_b` of all couplings, each [mw, s, mu,
+        mv], in at least float32.
         """
         if self.product.weight is None:
             return self.scale.new_zeros(0)
@@ -131,12 +133,13 @@ class Kernel(FieldModule):
         """The maps Q, float64, that lead to the block of the output which
         starts at a component, but for those whose scales are zero.
         """
-        paths = self.product.paths
-        scales = self.scale.split([p.s * p.mu for p in paths]) if paths else ()
+        terms = self.product.couplings.terms
+        scales = (self.scale.split([c.s * c.mu for c in terms]) if terms
+                  else ())
         # Their originals, which have values also for meta layers.
         return [self.product._exact[f'Q{i}']
-                for i, (p, c) in enumerate(zip(paths, scales))
-                if p.w == start and (c.is_meta or c.any())]
+                for i, (c, scale) in enumerate(zip(terms, scales))
+                if c.w == start and (scale.is_meta or scale.any())]
 
     @property
     def unreached(self) -> list[tuple]:
@@ -209,11 +212,12 @@ class SteerableKernel(Kernel):
         deviation = {s.start: variance[s].mean().sqrt().clamp(min=1e-6)
                      for s in self.basis.field_type.slices}
         return torch.cat([variance.new_zeros(0)] + [
-            (self.gain / deviation[p.u]).expand(p.s * p.mu)
-            for p in self.product.paths])
+            (self.gain / deviation[c.u]).expand(c.s * c.mu)
+            for c in self.product.couplings.terms])
 
     def convolve(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
-                 num_dst: int, order: str = 'auto') -> Tensor:
+                 num_dst: int, order: str = 'auto',
+                 backend: str = 'auto') -> Tensor:
         r"""Sums the source nodes' features, taken through the kernels of the
         edges, at the targets: :math:`\sum_e k_e \, \mathbf{x}_{src(e)}`,
         where :obj:`h` is :obj:`basis(positions, attr)`. See
@@ -224,4 +228,5 @@ class SteerableKernel(Kernel):
             - **h:** :math:`[E, d_h]`, **x:** :math:`[N_{src}, d_{in}]`,
               **output:** :math:`[N_{dst}, d_{out}]`
         """
-        return self.product(h, x, src, dst, num_dst, order, self.weight())
+        return self.product(h, x, src, dst, num_dst, order, backend,
+                            self.weight())

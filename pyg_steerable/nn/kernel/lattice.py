@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import checks
+from ...ops.contract.couplings import split_weights
 from ...ops.precision import full_precision
 from ...symmetry.fields import FieldType
 from ..pointwise import FieldBatchNorm
@@ -25,14 +26,15 @@ _NOTHING = 1e-5
 
 class _Pair(NamedTuple):
     """A block of the output (w) and one of the input (v): copies and
-    components, the number of elements, and the paths that they come from.
+    components, the number of elements, and the places of the couplings that
+    they come from.
     """
     mw: int
     dw: int
     mv: int
     dv: int
     n: int
-    paths: tuple[int, ...]
+    couplings: tuple[int, ...]
 
 
 class LatticeKernel(Kernel):
@@ -98,24 +100,23 @@ class LatticeKernel(Kernel):
 
     def _pairs(self) -> list[_Pair]:
         """All pairs of blocks, those of one output after one another."""
-        paths, pairs = self.product.paths, []
+        terms, pairs = self.product.couplings.terms, []
         for (mw, w), sw in zip(self.out_type.blocks, self.out_type.slices):
             for (mv, v), sv in zip(self.in_type.blocks, self.in_type.slices):
-                own = [i for i, p in enumerate(paths)
-                       if (p.w, p.v) == (sw.start, sv.start)]
-                n = sum(paths[i].s * paths[i].mu for i in own)
+                own = [i for i, c in enumerate(terms)
+                       if (c.w, c.v) == (sw.start, sv.start)]
+                n = sum(terms[i].s * terms[i].mu for i in own)
                 pairs.append(_Pair(mw, w.dim, mv, v.dim, n, tuple(own)))
         return pairs
 
     def _places(self) -> Tensor:
         """Where the weights of all pairs, each [mw, mv, n], are among those
-        of all paths.
+        of all couplings.
         """
-        paths = self.product.paths
-        number = torch.arange(sum(p.numel for p in paths), device='cpu')
-        index = [i.view(p.mw, p.s * p.mu, p.mv) for p, i in zip(
-            paths, number.split([p.numel for p in paths]))]
-        places = [torch.cat([index[i] for i in pair.paths], dim=1)
+        terms = self.product.couplings.terms
+        number = torch.arange(sum(c.numel for c in terms), device='cpu')
+        index = [i.flatten(1, 2) for i in split_weights(number, terms)]
+        places = [torch.cat([index[i] for i in pair.couplings], dim=1)
                   .transpose(1, 2).flatten() for pair in self.pairs if pair.n]
         return torch.cat([torch.zeros(0, dtype=torch.long, device='cpu'),
                           *places])
@@ -138,7 +139,7 @@ class LatticeKernel(Kernel):
             len(self.positions), 0))
         self.basis.eval()
         scales: dict[int, Tensor] = {}
-        size = len(self.in_type)
+        size, terms = len(self.in_type), self.product.couplings.terms
         norms = [E.flatten(1).norm(dim=1) for E in self.elements()]
         largest = max((float(norm.max()) for norm in norms if len(norm)),
                       default=0.)
@@ -149,17 +150,17 @@ class LatticeKernel(Kernel):
                 self.pairs[first:first + size], alive[first:]) if a.any())
             fan_in = p.dw / max(1, int(some.sum()) * seen)
             scale = torch.where(some, self.gain * fan_in**0.5 / norm, 0.)
-            counts = [self.product.paths[k].s * self.product.paths[k].mu
-                      for k in p.paths]
-            scales.update(zip(p.paths, scale.split(counts)))
+            counts = [terms[k].s * terms[k].mu for k in p.couplings]
+            scales.update(zip(p.couplings, scale.split(counts)))
         return torch.cat([self.scale.new_zeros(0)] + [
             scales[k].to(self.scale.dtype) for k in sorted(scales)])
 
     def _by_pair(self, values: Tensor) -> list[Tensor]:
-        """Numbers of all elements, path after path, for each pair."""
-        counts = [p.s * p.mu for p in self.product.paths]
+        """Numbers of all elements, coupling after coupling, for each pair."""
+        counts = [c.s * c.mu for c in self.product.couplings.terms]
         parts = values.split(counts) if counts else ()
-        return [torch.cat([values.new_zeros(0), *(parts[k] for k in p.paths)])
+        return [torch.cat([values.new_zeros(0),
+                           *(parts[k] for k in p.couplings)])
                 for p in self.pairs]
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata,
@@ -215,13 +216,13 @@ class LatticeKernel(Kernel):
         self._kept_for = self.basis.lengths
 
     def _sample(self) -> list[Tensor]:
-        h, bases = self.basis(self.positions), self.product.bases
+        h, couplings = self.basis(self.positions), self.product.couplings
         out = []
         for pair in self.pairs:
             parts = [h.new_zeros(0, pair.dw, pair.dv, len(h))]
-            for k in pair.paths:
-                p, Q = self.product.paths[k], bases[k].to(h.dtype)
-                h_u = h[:, p.u:p.u + p.mu * p.du].reshape(len(h), p.mu, p.du)
+            for k in pair.couplings:
+                c, Q = couplings.terms[k], couplings.bases[k].to(h.dtype)
+                h_u = h[:, c.u:c.u + c.mu * c.du].reshape(len(h), c.mu, c.du)
                 parts.append(torch.einsum('kui,swiv->suwvk', h_u,
                                           Q).flatten(0, 1))
             out.append(torch.cat(parts))

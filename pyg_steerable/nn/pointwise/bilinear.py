@@ -1,10 +1,11 @@
-"""Equivariant bilinear maps, weighted along every path."""
+"""Equivariant bilinear maps, with weights for every coupling of fields."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...ops import Path, contract, dense_kernel
+from ...ops import Coupling, Couplings, contract, dense_kernel
+from ...ops.contract.couplings import split_weights
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.intertwiners import bilinear_basis
 from ..field import ROWS, Example, FieldModule, random_fields
@@ -43,17 +44,18 @@ class Bilinear(FieldModule):
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
         self.set_types(v_type, w_type)
-        self.paths: list[Path] = []
+        terms = []
         for (mw, w), sw in zip(w_type.blocks, w_type.slices):
             for (mu, u), su in zip(u_type.blocks, u_type.slices):
                 for (mv, v), sv in zip(v_type.blocks, v_type.slices):
                     Q = bilinear_basis(u, v, w, u_type.group)
                     if len(Q):
-                        self.register_constant(f'Q{len(self.paths)}', Q)
-                        self.paths.append(
-                            Path(su.start, mu, u.dim, sv.start, mv, v.dim,
-                                 sw.start, mw, w.dim, len(Q)))
-        size = sum(p.numel for p in self.paths)
+                        self.register_constant(f'Q{len(terms)}', Q)
+                        terms.append(Coupling(
+                            su.start, mu, u.dim, sv.start, mv, v.dim,
+                            sw.start, mw, w.dim, len(Q)))
+        self._terms = tuple(terms)
+        size = sum(c.numel for c in terms)
         if size > MAX_MAP:
             raise ValueError(f'Expected types of at most {MAX_MAP} weights '
                              f'(got {size} for {u_type}, {v_type} -> '
@@ -70,33 +72,36 @@ class Bilinear(FieldModule):
     def reset_parameters(self):
         """Draws the weights for unit variance."""
         fan: dict[int, int] = {}
-        for p in self.paths:
-            fan[p.w] = fan.get(p.w, 0) + p.s * p.mu * p.mv
+        for c in self._terms:
+            fan[c.w] = fan.get(c.w, 0) + c.s * c.mu * c.mv
         if self.weight is None:
             return
         with torch.no_grad():
             torch.nn.init.normal_(self.weight)
-            for p, W in zip(self.paths,
-                            self.weight.split([p.numel for p in self.paths])):
-                W.mul_((p.dw / fan[p.w])**0.5)
+            for c, W in zip(self._terms,
+                            split_weights(self.weight, self._terms)):
+                W.mul_((c.dw / fan[c.w])**0.5)
 
     @property
-    def bases(self) -> list[Tensor]:
-        """The maps Q of all paths, each [s, dw, du, dv]."""
-        return [getattr(self, f'Q{i}') for i in range(len(self.paths))]
+    def couplings(self) -> Couplings:
+        """The couplings of blocks, and their maps Q as they now are."""
+        return Couplings(
+            self._terms,
+            tuple([getattr(self, f'Q{i}') for i in range(len(self._terms))]),
+            self.u_type.dim, self.v_type.dim, self.w_type.dim)
 
     @property
     def unreached(self) -> list[tuple]:
-        """The blocks (copies, representation) of the output that no path
-        leads to: they are zero, whatever the weights.
+        """The blocks (copies, representation) of the output that no
+        coupling leads to: they are zero, whatever the weights.
         """
-        reached = {p.w for p in self.paths}
+        reached = {c.w for c in self._terms}
         return [block for block, s in zip(self.w_type.blocks,
                                           self.w_type.slices)
                 if s.start not in reached]
 
     def forward(self, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
-                num_dst: int, order: str = 'auto',
+                num_dst: int, order: str = 'auto', backend: str = 'auto',
                 weight: Tensor | None = None) -> Tensor:
         r"""Sums :math:`B(h_e \otimes x_{src(e)})` at the targets, see
         :func:`pyg_steerable.ops.contract`; with other weights than its own
@@ -107,15 +112,16 @@ class Bilinear(FieldModule):
               **output:** :math:`[N_{dst}, d_W]`, in the dtype of the weights
 
         Raises:
-            ValueError: If shapes do not fit or an index is out of range.
+            ValueError: If shapes do not fit, an index is out of range, or
+                the order or the backend is not known.
         """
         self.u_type.check(h, 'h')
         self.check_input(x)
         weight = self.weight if weight is None else weight
-        if weight is None:  # no path, no weights
+        if weight is None:  # no coupling, no weights
             weight = h.new_zeros(0)
-        return contract(h, x, src, dst, num_dst, weight, self.bases,
-                        self.paths, self.w_type.dim, order)
+        return contract(h, x, src, dst, num_dst, weight,
+                        self.couplings, order, backend)
 
     def dense(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
         r"""The maps of single edges as matrices, :math:`[E, d_W, d_V]`."""
@@ -123,8 +129,7 @@ class Bilinear(FieldModule):
         weight = self.weight if weight is None else weight
         if weight is None:
             return h.new_zeros(len(h), self.w_type.dim, self.v_type.dim)
-        return dense_kernel(h, weight, self.bases, self.paths,
-                            self.v_type.dim, self.w_type.dim)
+        return dense_kernel(h, weight, self.couplings)
 
     def example(self, generator: torch.Generator) -> Example:
         """Fields on edges and on the nodes that these join."""
@@ -137,7 +142,7 @@ class Bilinear(FieldModule):
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.u_type}, {self.v_type} -> '
-                f'{self.w_type}, paths={len(self.paths)})')
+                f'{self.w_type}, couplings={len(self._terms)})')
 
 
 class BilinearTerm(Bilinear):

@@ -23,6 +23,7 @@ from pyg_steerable.graph import (
 )
 from pyg_steerable.ops import lattice_edges as module
 from pyg_steerable.ops.lattice import lattice_conv
+from pyg_steerable.ops.limits import LIMITS
 
 
 def edges_of(lattice):
@@ -129,8 +130,8 @@ def test_edges(kwargs, occupancy, monkeypatch):
     found = voxel_to_graph(voxels, mask=mask, list_edges=False, **kwargs)
     assert 'edge_index' not in found
     assert edges_of(found) == expected
-    monkeypatch.setattr(module, 'MAX_TABLE', 0)  # by binary search
-    monkeypatch.setattr(module, 'AT_ONCE', 1)  # one offset at a time
+    monkeypatch.setitem(LIMITS, 'cpu', LIMITS['cpu']._replace(
+        table=0, pairs=1))  # by binary search, one offset at a time
     assert edges_of(found) == expected
     assert edges_of(listed) == expected
     monkeypatch.setattr(module, '_prefers_runs', lambda *args: False)

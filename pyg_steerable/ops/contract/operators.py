@@ -17,23 +17,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad as fw
 
+from ..precision import full_precision
 from .chunks import Chunks
+from .couplings import unpack
 from .maps import build_map, rows
-from .paths import unpack
-
-
-def _in_full_precision(function):
-    """Autocast would lower single products, here and in backward."""
-    @wraps(function)
-    def wrapper(tensor, *args, **kwargs):
-        with torch.autocast(tensor.device.type, enabled=False):
-            return function(tensor, *args, **kwargs)
-
-    return wrapper
 
 
 @torch.library.custom_op('pyg_steerable::contract', mutates_args=())
-@_in_full_precision
 def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
              weight: Tensor, bases: Tensor, layout: Sequence[int],
              out_dim: int) -> Tensor:
@@ -41,14 +31,15 @@ def _forward(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     out = h.new_zeros(num_dst, out_dim)
     if not layout or not len(h):
         return out
-    kernel = build_map(weight, unpack(bases, layout), layout,
-                       (h.shape[1], x.shape[1], out_dim))
-    h = kernel.enter(h, 'u', pad=1)  # for the empty places of tables
-    x = kernel.enter(x, 'v')
-    src = torch.nn.functional.pad(src, (0, 1))
-    for nodes, edges in Chunks(dst, num_dst, kernel, h.itemsize):
-        out[nodes] = kernel(rows(h, edges).mT @ rows(x, src[edges]))
-    return kernel.leave(out, 'w')
+    with full_precision(h):
+        kernel = build_map(weight, unpack(bases, layout), layout,
+                           (h.shape[1], x.shape[1], out_dim))
+        h = kernel.enter(h, 'u', pad=1)  # for the empty places of tables
+        x = kernel.enter(x, 'v')
+        src = torch.nn.functional.pad(src, (0, 1))
+        for nodes, edges in Chunks(dst, num_dst, kernel, h.itemsize):
+            out[nodes] = kernel(rows(h, edges).mT @ rows(x, src[edges]))
+        return kernel.leave(out, 'w')
 
 
 @_forward.register_fake
@@ -57,7 +48,6 @@ def _(h, x, src, dst, num_dst, weight, bases, layout, out_dim):
 
 
 @torch.library.custom_op('pyg_steerable::contract_backward', mutates_args=())
-@_in_full_precision
 def _backward(
         g: Tensor, h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
         weight: Tensor, bases: Tensor, layout: Sequence[int],
@@ -73,32 +63,34 @@ def _backward(
     gw = torch.zeros_like(weight) if need_w else h.new_empty(0)
     if not layout or not len(h):
         return torch.zeros_like(h) if need_h else gh, gx, gw
-    kernel = build_map(weight, unpack(bases, layout), layout,
-                       (h.shape[1], x.shape[1], g.shape[1]))
-    h, g = kernel.enter(h, 'u', pad=1), kernel.enter(g, 'w')
-    if need_h or need_w:
-        x = kernel.enter(x, 'v')
-    src = torch.nn.functional.pad(src, (0, 1))
-    grads = kernel.start_weight_grad() if need_w else None
-    for nodes, edges in Chunks(dst, len(g), kernel, h.itemsize):
-        h_c, g_c = rows(h, edges), rows(g, nodes)
+    with full_precision(h):
+        kernel = build_map(weight, unpack(bases, layout), layout,
+                           (h.shape[1], x.shape[1], g.shape[1]))
+        h, g = kernel.enter(h, 'u', pad=1), kernel.enter(g, 'w')
         if need_h or need_w:
-            x_c = rows(x, src[edges])
-        if need_w:
-            kernel.add_weight_grad(grads, h_c.mT @ x_c, g_c)
-        if need_h or need_x:
-            dA = kernel.transpose(g_c)
+            x = kernel.enter(x, 'v')
+        src = torch.nn.functional.pad(src, (0, 1))
+        grads = kernel.start_weight_grad() if need_w else None
+        for nodes, edges in Chunks(dst, len(g), kernel, h.itemsize):
+            h_c, g_c = rows(h, edges), rows(g, nodes)
+            if need_h or need_w:
+                x_c = rows(x, src[edges])
+            if need_w:
+                kernel.add_weight_grad(grads, h_c.mT @ x_c, g_c)
+            if need_h or need_x:
+                dA = kernel.transpose(g_c)
+            if need_h:
+                gh[edges.flatten()] = (x_c @ dA.mT).flatten(0, 1)
+            if need_x:
+                gx.index_add_(0, src[edges.flatten()],
+                              (h_c @ dA).flatten(0, 1))
         if need_h:
-            gh[edges.flatten()] = (x_c @ dA.mT).flatten(0, 1)
+            # (Not a slice: derivatives of views have rules of their own.)
+            gh = kernel.leave(gh.resize_(len(h) - 1, gh.shape[1]), 'u')
         if need_x:
-            gx.index_add_(0, src[edges.flatten()], (h_c @ dA).flatten(0, 1))
-    if need_h:
-        # (Not a slice: derivatives of views have rules of their own.)
-        gh = kernel.leave(gh.resize_(len(h) - 1, gh.shape[1]), 'u')
-    if need_x:
-        gx = kernel.leave(gx, 'v')
-    if need_w:
-        gw = kernel.finish_weight_grad(grads)
+            gx = kernel.leave(gx, 'v')
+        if need_w:
+            gw = kernel.finish_weight_grad(grads)
     return gh, gx, gw
 
 

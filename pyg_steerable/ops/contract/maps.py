@@ -8,27 +8,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .paths import Path, costs, parse
+from .couplings import Coupling, parse, split_weights
+from .plan import prefers_matrix
 
 
 class Pair(NamedTuple):
-    """The paths that share the blocks (u, v)."""
+    """The couplings that share the blocks (u, v)."""
     u: slice
     v: slice
     copies: int  # of pairs of fields, mu mv
-    paths: tuple[tuple[int, Path], ...]  # with their places in the list
+    terms: tuple[tuple[int, Coupling], ...]  # with their places in the list
 
 
-def pairs(paths: Sequence[Path]) -> tuple[Pair, ...]:
-    """The paths by their pairs of blocks."""
+def pairs(terms: Sequence[Coupling]) -> tuple[Pair, ...]:
+    """The couplings by their pairs of blocks."""
     groups: dict[tuple[int, int], list] = {}
-    for i, p in enumerate(paths):
-        groups.setdefault((p.u, p.v), []).append((i, p))
-    return tuple(
-        Pair(slice(u, u + paths[0][1].mu * paths[0][1].du),
-             slice(v, v + paths[0][1].mv * paths[0][1].dv),
-             paths[0][1].mu * paths[0][1].mv, tuple(paths))
-        for (u, v), paths in groups.items())
+    for i, c in enumerate(terms):
+        groups.setdefault((c.u, c.v), []).append((i, c))
+    out = []
+    for (u, v), group in groups.items():
+        c = group[0][1]
+        out.append(Pair(slice(u, u + c.mu * c.du), slice(v, v + c.mv * c.dv),
+                        c.mu * c.mv, tuple(group)))
+    return tuple(out)
 
 
 @lru_cache(maxsize=256)
@@ -39,11 +41,11 @@ def _pairs(layout: tuple[int, ...]) -> tuple[Pair, ...]:
 @lru_cache(maxsize=256)
 def _blocks(layout: tuple[int, ...], which: str,
             dim: int) -> tuple[tuple[int, int, int], ...]:
-    """All columns of U, V or W as blocks (start, mul, d); those that no path
-    uses are blocks of single components.
+    """All columns of U, V or W as blocks (start, mul, d); those that no
+    coupling uses are blocks of single components.
     """
-    used = sorted({(getattr(p, which), getattr(p, 'm' + which),
-                    getattr(p, 'd' + which)) for p in parse(layout)})
+    used = sorted({(getattr(c, which), getattr(c, 'm' + which),
+                    getattr(c, 'd' + which)) for c in parse(layout)})
     blocks, end = [], 0
     for start, mul, d in [*used, (dim, 0, 0)]:
         if start > end:
@@ -80,27 +82,26 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 class ExpandedMap:
-    """The map B applied to outer products A [c, U, V], its transpose, and
+    """The map B applied to outer products A [n, U, V], its transpose, and
     its derivative in the weights: as one matrix.
     """
     working_size = 1  # of a chunk's temporaries, in units of A
 
     def __init__(self, weight, bases, layout, dims):
         self.bases, self.dims = bases, dims
-        self.paths = parse(layout)
-        self.weights = weight.split([p.numel for p in self.paths])
+        self.terms = parse(layout)
         self.B = weight.new_zeros(dims)
-        for p, W, Q in zip(self.paths, self.weights, bases):
-            W = W.view(p.mw, p.s, p.mu, p.mv)
+        for c, W, Q in zip(self.terms, split_weights(weight, self.terms),
+                           bases):
             block = torch.einsum('wsuv,skij->uivjwk', W, Q)
-            self._block(self.B, p).add_(block.reshape(
-                p.mu * p.du, p.mv * p.dv, p.mw * p.dw))
+            self._block(self.B, c).add_(block.reshape(
+                c.mu * c.du, c.mv * c.dv, c.mw * c.dw))
         self.B = self.B.view(-1, dims[2])
 
     @staticmethod
-    def _block(B: Tensor, p: Path) -> Tensor:
-        return B[p.u:p.u + p.mu * p.du, p.v:p.v + p.mv * p.dv,
-                 p.w:p.w + p.mw * p.dw]
+    def _block(B: Tensor, c: Coupling) -> Tensor:
+        return B[c.u:c.u + c.mu * c.du, c.v:c.v + c.mv * c.dv,
+                 c.w:c.w + c.mw * c.dw]
 
     # Inputs and outputs in the layout that the map works in (with rows of
     # zeros behind), and back.
@@ -119,7 +120,7 @@ class ExpandedMap:
         return A.flatten(1) @ self.B
 
     def transpose(self, g: Tensor) -> Tensor:
-        """[c, W] -> [c, U, V]."""
+        """[n, W] -> [n, U, V]."""
         return (g @ self.B.T).view(-1, *self.dims[:2])
 
     def start_weight_grad(self) -> Tensor:
@@ -134,9 +135,9 @@ class ExpandedMap:
         """All weight derivatives, flat."""
         grad = grad.view(self.dims)
         flat = []
-        for p, Q in zip(self.paths, self.bases):
-            block = self._block(grad, p).reshape(p.mu, p.du, p.mv, p.dv,
-                                                 p.mw, p.dw)
+        for c, Q in zip(self.terms, self.bases):
+            block = self._block(grad, c).reshape(c.mu, c.du, c.mv, c.dv,
+                                                 c.mw, c.dw)
             flat.append(
                 torch.einsum('uivjwk,skij->wsuv', block, Q).flatten())
         return torch.cat(flat)
@@ -149,14 +150,11 @@ class FactoredMap:
     def __init__(self, weight, bases, layout, dims):
         self.layout, self.dims = layout, dims
         self.pairs = _pairs(layout)
-        paths = parse(layout)
-        self.weights = [
-            W.view(p.mw, p.s, p.mu * p.mv)
-            for p, W in zip(paths, weight.split([p.numel for p in paths]))
-        ]
+        self.weights = [W.flatten(2) for W in split_weights(
+            weight, parse(layout))]  # [mw, s, (mu mv)]
         self.bases = [  # the maps of a pair as one matrix [(s dw), (du dv)]
             torch.cat([bases[i].flatten(2).flatten(0, 1)
-                       for i, _ in pair.paths]) for pair in self.pairs
+                       for i, _ in pair.terms]) for pair in self.pairs
         ]
         self.working_size = 2 + max(len(Q) / Q.shape[1] for Q in self.bases)
 
@@ -169,30 +167,30 @@ class FactoredMap:
                         x.new_empty(x.shape), inverse=True)
 
     def _through_bases(self, A: Tensor):
-        """Applies Q: yields (i, p, T [s, (dw c), (mu mv)])."""
+        """Applies Q: yields (i, c, T [s, (dw n), (mu mv)])."""
         for pair, Q in zip(self.pairs, self.bases):
-            p = pair.paths[0][1]
-            A_uv = A[:, pair.u, pair.v].reshape(-1, p.du, p.mu, p.dv, p.mv)
-            A_uv = A_uv.permute(1, 3, 0, 2, 4).reshape(p.du * p.dv, -1)
-            parts = (Q @ A_uv).split([p.s * p.dw for _, p in pair.paths])
-            for T, (i, p) in zip(parts, pair.paths):
-                yield i, p, T.view(p.s, -1, p.mu * p.mv)
+            c = pair.terms[0][1]
+            A_uv = A[:, pair.u, pair.v].reshape(-1, c.du, c.mu, c.dv, c.mv)
+            A_uv = A_uv.permute(1, 3, 0, 2, 4).reshape(c.du * c.dv, -1)
+            parts = (Q @ A_uv).split([c.s * c.dw for _, c in pair.terms])
+            for T, (i, c) in zip(parts, pair.terms):
+                yield i, c, T.view(c.s, -1, c.mu * c.mv)
 
     def __call__(self, A: Tensor) -> Tensor:
         out = A.new_zeros(len(A), self.dims[2])
-        for i, p, T in self._through_bases(A):
+        for i, c, T in self._through_bases(A):
             W = self.weights[i]
-            y = T[0] @ W[:, 0].T  # [(dw c), mw]
-            for s in range(1, p.s):
+            y = T[0] @ W[:, 0].T  # [(dw n), mw]
+            for s in range(1, c.s):
                 y.addmm_(T[s], W[:, s].T)
-            block = out[:, p.w:p.w + p.dw * p.mw].unflatten(1, (p.dw, p.mw))
-            block.add_(y.view(p.dw, -1, p.mw).transpose(0, 1))
+            block = out[:, c.w:c.w + c.dw * c.mw].unflatten(1, (c.dw, c.mw))
+            block.add_(y.view(c.dw, -1, c.mw).transpose(0, 1))
         return out
 
     @staticmethod
-    def _cotangent(g: Tensor, p: Path) -> Tensor:
-        g = g[:, p.w:p.w + p.dw * p.mw].reshape(-1, p.dw, p.mw)
-        return g.transpose(0, 1).reshape(-1, p.mw)  # [(dw c), mw]
+    def _cotangent(g: Tensor, c: Coupling) -> Tensor:
+        g = g[:, c.w:c.w + c.dw * c.mw].reshape(-1, c.dw, c.mw)
+        return g.transpose(0, 1).reshape(-1, c.mw)  # [(dw n), mw]
 
     def transpose(self, g: Tensor) -> Tensor:
         covered = sum(Q.shape[1] * pair.copies
@@ -202,16 +200,16 @@ class FactoredMap:
         dA = new(len(g), *self.dims[:2])
         for pair, Q in zip(self.pairs, self.bases):
             T, first = g.new_empty(len(Q), len(g) * pair.copies), 0
-            for i, p in pair.paths:
+            for i, c in pair.terms:
                 W = self.weights[i].transpose(0, 1)  # [s, mw, (mu mv)]
-                part = T[first:first + p.s * p.dw].view(p.s, -1, W.shape[2])
-                torch.matmul(self._cotangent(g, p), W, out=part)
-                first += p.s * p.dw
-            p = pair.paths[0][1]
+                part = T[first:first + c.s * c.dw].view(c.s, -1, W.shape[2])
+                torch.matmul(self._cotangent(g, c), W, out=part)
+                first += c.s * c.dw
+            c = pair.terms[0][1]
             block = Q.T @ T
-            block = block.view(p.du, p.dv, len(g), p.mu, p.mv)
-            place = dA[:, pair.u, pair.v].unflatten(2, (p.dv, p.mv))
-            place.unflatten(1, (p.du, p.mu)).copy_(
+            block = block.view(c.du, c.dv, len(g), c.mu, c.mv)
+            place = dA[:, pair.u, pair.v].unflatten(2, (c.dv, c.mv))
+            place.unflatten(1, (c.du, c.mu)).copy_(
                 block.permute(2, 0, 3, 1, 4))
         return dA
 
@@ -219,23 +217,17 @@ class FactoredMap:
         return [torch.zeros_like(W) for W in self.weights]
 
     def add_weight_grad(self, grads: list[Tensor], A: Tensor, g: Tensor):
-        for i, p, T in self._through_bases(A):
-            gw = self._cotangent(g, p)
-            for s in range(p.s):
+        for i, c, T in self._through_bases(A):
+            gw = self._cotangent(g, c)
+            for s in range(c.s):
                 grads[i][:, s].addmm_(gw.T, T[s])
 
     def finish_weight_grad(self, grads: list[Tensor]) -> Tensor:
         return torch.cat([grad.flatten() for grad in grads])
 
 
-# The one matrix is formed up to this size only.
-_MAX_EXPANDED_BYTES = 256 * 2**20
-
-
 def build_map(weight, bases, layout, dims):
     """The cheaper of the two ways to apply B, dims are those of U, V, W."""
-    factored, expanded = costs(parse(layout), dims[0] * dims[1], dims[2])
-    size = dims[0] * dims[1] * dims[2] * weight.itemsize
-    fits = size <= max(_MAX_EXPANDED_BYTES, 2 * weight.nbytes)
-    kind = ExpandedMap if expanded <= factored and fits else FactoredMap
+    kind = (ExpandedMap if prefers_matrix(parse(layout), dims, weight)
+            else FactoredMap)
     return kind(weight, bases, layout, dims)

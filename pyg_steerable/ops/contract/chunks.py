@@ -4,14 +4,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Bytes that the temporaries of one chunk of nodes may take.
-CHUNK_BYTES = {'cpu': 16 * 2**20, 'cuda': 256 * 2**20}
+from ..limits import limits_of
 
 
 class Chunks:
     """Target nodes in chunks of like degree, with their edges as a table.
 
-    Yields :obj:`(nodes [c], edges [c, D])`; the empty places of a table
+    Yields :obj:`(nodes [n], edges [n, D])`; the empty places of a table
     point to the row :math:`E`, which callers keep at zero.
     """
     def __init__(self, dst: Tensor, num_nodes: int, kernel, itemsize: int):
@@ -24,11 +23,11 @@ class Chunks:
         self.degree = degree
         self.bounds = self._bounds(degree.tolist(),
                                    int(U * V * kernel.working_size), U + V,
-                                   itemsize, dst.device.type)
+                                   itemsize, dst.device)
 
     @staticmethod
     def _bounds(degree, outer_dim, edge_dim, itemsize, device):
-        budget = CHUNK_BYTES.get(device, CHUNK_BYTES['cuda']) // itemsize
+        budget = limits_of(device).chunk_bytes // itemsize
         bounds, first = [], 0
         end = len(degree)
         while end and degree[end - 1] == 0:
