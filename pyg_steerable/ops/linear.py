@@ -30,8 +30,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .contract.reference import spans
 from .precision import full_precision, lowers
-from .reference import spans
 
 # What is counted are multiplications. So many take the time in which one
 # number is moved, that in which a number of the matrix is made, and that of

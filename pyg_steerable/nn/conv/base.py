@@ -1,7 +1,10 @@
 """What the convolutions of points and of lattices have in common."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from ... import checks
@@ -39,10 +42,12 @@ class FieldConv(MessagePassing, FieldModule):
     kernel: Kernel
     lin: LinearTerm
     backend: str
-    flow: str  # of PyG's class
+    # Of PyG's class, which is not typed.
+    flow: str
+    propagate: Callable[..., Tensor]
 
     def __init__(self, **kwargs):
-        # The options of PyG's class, which comes first and is not typed.
+        # The options of PyG's class, which comes first.
         super().__init__(**kwargs)
 
     def _set_types(self, in_type: FieldType, out_type: FieldType,
