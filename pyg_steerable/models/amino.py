@@ -32,7 +32,8 @@ class _OnCubes(VoxelNet):
             raise ValueError(f"Expected 'size' to be at least 37, so that "
                              f"the last convolution has voxels left (got "
                              f"{size})")
-        layers, numbers = [torch.nn.Flatten()], dim * left**3
+        layers: list[torch.nn.Module] = [torch.nn.Flatten()]
+        numbers = dim * left**3
         checks.memory('the dense layers', 4 * numbers * hidden,
                       "Take a smaller 'size', or fewer 'hidden' numbers")
         for _ in range(2):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,8 +43,7 @@ class _FieldResidual(_Residual, FieldModule):
 
     def __init__(self, layers: list, shortcut: list):
         super().__init__(layers, shortcut)
-        chain = as_field_module(self.layers)
-        self.set_types(chain.in_type, chain.out_type)
+        self.set_types(layers[0].in_type, layers[-1].out_type)
 
     def grid_after(self, grid: Grid) -> Grid | None:
         return as_field_module(self.layers).grid_after(grid)
@@ -97,8 +97,9 @@ class CathNet(VoxelNet):
         in_channels = width('in_channels', in_channels)
         invariants = width('invariants', invariants)
         channels, blocks = _stages(channels, blocks)
-        options = dict(norm=True, normalization='norm', momentum=momentum,
-                       dropout=probability('dropout', dropout))
+        options: dict[str, Any] = dict(
+            norm=True, normalization='norm', momentum=momentum,
+            dropout=probability('dropout', dropout))
 
         def residual(in_type, hidden, out_type, stride):
             pool = [LatticeAvgPool(3, stride)] if stride > 1 else []

@@ -52,7 +52,8 @@ class _Encoder(torch.nn.Module):
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)
-        self.types = [position if in_type is None else position + self.extra]
+        self.types = [position if self.extra is None else
+                      position + self.extra]
         hidden_type = FieldType.sphere(channels, max_degree, group)
         self.types += (len(self.ratios) - 1) * [hidden_type]
         self.types.append(hidden_type if last_type is None else last_type)
@@ -102,7 +103,7 @@ class _Encoder(torch.nn.Module):
         if (x is None) != (self.extra is None):
             raise ValueError(f"Expected 'x' of type {self.extra} (got "
                              f"{checks.show(x)})")
-        if x is not None:
+        if x is not None and self.extra is not None:
             self.extra.check(x, 'x')
             checks.shaped('x', x, (pos.shape[0], None), '[N, d]')
             field = torch.cat([field, x.to(dtype)], dim=-1)
@@ -149,7 +150,7 @@ class _OnClouds(FieldModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
             levels = self.levels(pos, batch)
-        moved = Level(None, 'pos', None, None, None, None)
+        moved = Level._make((None, 'pos', None, None, None, None))
         x, in_type = None, self.encoder.extra
         if in_type is not None:
             x = random_fields(in_type, generator, len(pos))

@@ -37,17 +37,17 @@ class _ResidualBlock(torch.nn.Module):
         return self.act2(h + x)
 
 
-def _with_loops(edge_index: Tensor, num_nodes: int, *attributes: Tensor | None
-                ) -> tuple[Tensor | None, ...]:
-    """Also an edge from each node to itself, with attributes of zero. (PyG's
-    add_self_loops breaks graphs under torch.compile.)
+def _with_loops(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Also an edge from each node to itself. (PyG's add_self_loops breaks
+    graphs under torch.compile.)
     """
     loops = torch.arange(num_nodes, device=edge_index.device)
-    edge_index = torch.cat([edge_index, loops.expand(2, -1)], dim=1)
-    return edge_index, *(
-        None if a is None else
-        torch.cat([a, a.new_zeros(num_nodes, *a.shape[1:])])
-        for a in attributes)
+    return torch.cat([edge_index, loops.expand(2, -1)], dim=1)
+
+
+def _with_zeros(attr: Tensor, num_nodes: int) -> Tensor:
+    """Also attributes of zero for those edges."""
+    return torch.cat([attr, attr.new_zeros(num_nodes, *attr.shape[1:])])
 
 
 class QM9Net(FieldModule):
@@ -118,6 +118,9 @@ class QM9Net(FieldModule):
         ValueError: If an option is unknown, or options or shapes do not fit.
         TypeError: If an argument is of another kind.
     """
+    in_type: FieldType
+    out_type: FieldType
+
     def __init__(self, in_dim: int = 5, edge_dim: int = 0, atom_dim: int = 0,
                  *, group: Group | str = 'O(3)', channels: int = 8,
                  max_degree: int = 1, blocks: int = 4, invariants: int = 32,
@@ -191,8 +194,10 @@ class QM9Net(FieldModule):
                 if value is not None:
                     checks.tensor(name, value)
                     checks.shaped(name, value, (None, width), '[E, d]')
-            edge_index, edge_attr, edge_shift = _with_loops(
-                edge_index, x.shape[0], edge_attr, edge_shift)
+            edge_index = _with_loops(edge_index, x.shape[0])
+            edge_attr, edge_shift = (
+                None if a is None else _with_zeros(a, x.shape[0])
+                for a in (edge_attr, edge_shift))
         attributes = {
             'edge_attr': edge_attr,
             'node_attr': x if self.atom_dim else None,

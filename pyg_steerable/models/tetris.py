@@ -107,7 +107,7 @@ class TetrisCNN(PlainVoxelNet):
         channels = checks.integers('channels', channels)
         strides = checks.integers('strides', strides, len(channels))
         smooth = checks.flag('smooth', smooth)
-        layers = [LatticeLowPass(2.)]
+        layers: list[torch.nn.Module] = [LatticeLowPass(2.)]
         widths = [in_channels, *channels]
         for before, after, stride in zip(widths, channels, strides):
             layers += [

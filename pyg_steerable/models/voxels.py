@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,11 +27,14 @@ class VoxelNet(Chain):
     Voxels of any floating or whole numbers are taken in the dtype of the
     weights. The group is the one that leaves the logits alone.
     """
+    in_type: FieldType
+    out_type: FieldType
+    head: torch.nn.Sequential
     channel_axis = 1
 
     def __init__(self, in_channels: int, num_classes: int,
                  group: Group | str, features: torch.nn.Module,
-                 head: torch.nn.Module):
+                 head: torch.nn.Sequential):
         super().__init__(OrderedDict(features=features, head=head))
         self.in_channels = in_channels
         self.set_types(FieldType([(in_channels, '0e')], group),
@@ -43,7 +47,7 @@ class VoxelNet(Chain):
         checks.shaped('voxels', voxels, (None, self.in_channels, None, None,
                                          None),
                       f'[B, {self.in_channels}, D, H, W]')
-        weight = self.head[-1].weight
+        weight = cast(torch.nn.Linear, self.head[-1]).weight
         checks.same_device(voxels=voxels, weights=weight)
         return super().forward(voxels.to(weight.dtype))
 
@@ -56,7 +60,7 @@ class VoxelNet(Chain):
 class PlainVoxelNet(VoxelNet):
     """A network that no group leaves alone, to compare with."""
     def __init__(self, in_channels: int, num_classes: int,
-                 features: torch.nn.Module, head: torch.nn.Module):
+                 features: torch.nn.Module, head: torch.nn.Sequential):
         super().__init__(in_channels, num_classes, '1', features, head)
 
     def grid_after(self, grid: Grid) -> Grid | None:

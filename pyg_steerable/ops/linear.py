@@ -30,8 +30,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .precision import full_precision, lowers
 from .contract.reference import spans
+from .precision import full_precision, lowers
 
 # What is counted are multiplications. So many take the time in which one
 # number is moved, that in which a number of the matrix is made, and that of
@@ -160,17 +160,18 @@ def make_table(maps: Tensor, layout: Layout) -> Table | None:
     return Table(run, place, value[:, None], order, order.argsort())
 
 
-def matrix(weight: Tensor, maps: Tensor, table: Table | None, layout: Layout
-           ) -> Tensor:
+def matrix(weight: Tensor | None, maps: Tensor, table: Table | None,
+           layout: Layout) -> Tensor:
     r"""The matrix, :math:`[d_{out}, d_{in}]`.
 
     Args:
-        weight (Tensor): The weights of all blocks, each [s, mw, mv].
+        weight (Tensor, optional): The weights of all blocks, each [s, mw,
+            mv], if there are any.
         maps (Tensor): The maps of all blocks, flat.
         table (Table, optional): Where they go, to do it at once.
         layout (Layout): The blocks.
     """
-    if not layout.blocks:
+    if weight is None or not layout.blocks:
         return maps.new_zeros(layout.out_dim, layout.in_dim)
     if table is not None:
         M = _from_table(weight, table, layout)
@@ -202,14 +203,14 @@ def _from_table(weight: Tensor, table: Table, layout: Layout) -> Tensor:
         0, table.place, runs).view(shape)
 
 
-def linear_by_matrix(x: Tensor, weight: Tensor, bias: Tensor | None,
+def linear_by_matrix(x: Tensor, weight: Tensor | None, bias: Tensor | None,
                      maps: Tensor, table: Table | None, layout: Layout
                      ) -> Tensor:
     """The map of features through its matrix, with a bias of all components.
     Few rows are brought to the order of the table, rather than the matrix to
     that of the rows.
     """
-    if (table is None or layout.run == 1
+    if (weight is None or table is None or layout.run == 1
             or number_of_rows(x) >= layout.out_dim):
         M = matrix(weight, maps, table, layout)
     else:
@@ -294,7 +295,8 @@ def _rows(block: Tensor) -> Tensor:
 
 def _map(x: _Fields, weight, maps, layout, transposed) -> Tensor:
     """The map of rows [n, d_in], or the transposed map of [n, d_out]."""
-    sums, nothing = {}, x.x.new_zeros(())
+    sums: dict[int, tuple[Block, Tensor, int]] = {}
+    nothing = x.x.new_zeros(())
     blocks = layout.mirrored if transposed else layout.blocks
     for b, W in zip(blocks, layout.split(weight.to(x.x.dtype))):
         # [s, mv, mw]

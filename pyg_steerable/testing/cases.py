@@ -21,7 +21,7 @@ class Case(NamedTuple):
     :obj:`allowed` says which matrices can act on them at all.
     """
     function: Callable
-    inputs: tuple | None
+    inputs: tuple
     in_types: tuple
     out_types: tuple
     allowed: Tensor | None = None
@@ -62,15 +62,16 @@ def _cases(module, group, in_types, out_types, inputs, dtype, seed
         module = copy.deepcopy(module).to(dtype)
     generator = torch.Generator('cpu').manual_seed(
         checks.integer('seed', seed, 0, 2**62))
-    if in_types is None or out_types is None:
-        cases = _known(module, generator)
-    else:
-        cases = [Case(module, None, in_types, out_types)]
+    is_known = in_types is None or out_types is None
+    cases = (_known(module, generator) if is_known else
+             [Case(module, (), in_types, out_types)])
     in_types = _read_types('in_types', in_types, group)
     out_types = _read_types('out_types', out_types, group)
     if in_types or out_types or inputs is not None:
         cases = cases[:1]
-    return [_filled(case, in_types, out_types, inputs, dtype, generator)
+    if inputs is None and not is_known:
+        inputs = [_random(kind, generator) for kind in in_types or ()]
+    return [_filled(case, in_types, out_types, inputs, dtype)
             for case in cases]
 
 
@@ -86,13 +87,10 @@ def _read_types(name: str, types, group) -> tuple | None:
                  else FieldType.wrap(t, group) for t in types)
 
 
-def _filled(case: Case, in_types, out_types, inputs, dtype, generator
-            ) -> Case:
+def _filled(case: Case, in_types, out_types, inputs, dtype) -> Case:
     in_types = tuple(case.in_types if in_types is None else in_types)
     out_types = tuple(case.out_types if out_types is None else out_types)
     inputs = case.inputs if inputs is None else inputs
-    if inputs is None:
-        inputs = [_random(kind, generator) for kind in in_types]
     if len(inputs) != len(in_types):
         raise ValueError(f"Expected as many 'inputs' as 'in_types' (got "
                          f"{len(inputs)} and {len(in_types)})")

@@ -145,7 +145,7 @@ def _call(case: Case, inputs) -> tuple:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         out = case.function(*inputs)
-    return out if isinstance(out, (tuple, list)) else (out, )
+    return tuple(out) if isinstance(out, (tuple, list)) else (out, )
 
 
 def _relative(difference: Tensor, reference: Tensor) -> Tensor:
@@ -199,6 +199,5 @@ def _worst_of(case: Case, elements: Tensor, seed: int
             _relative(b - _move(a, kind, R, shift), a)
             for a, b, kind in zip(before, after, case.out_types)
         ]).max())
-    errors = torch.stack(errors)
-    worst = int(errors.nan_to_num(nan=torch.inf).argmax())
+    worst = int(torch.stack(errors).nan_to_num(nan=torch.inf).argmax())
     return float(errors[worst]), elements[worst]

@@ -26,10 +26,10 @@ def show_image(ax, values: Tensor, limit: Tensor, extent: float,
     """A plane of numbers as colours, from :obj:`least` times the limit to the
     limit.
     """
-    limit = max(float(limit), 1e-12)
+    most = max(float(limit), 1e-12)
     image = ax.imshow(values.numpy(), origin='lower',
                       extent=2 * (-extent, extent), cmap=cmap,
-                      vmin=least * limit, vmax=limit, interpolation='nearest')
+                      vmin=least * most, vmax=most, interpolation='nearest')
     ax.set(xticks=[], yticks=[])
     return image
 

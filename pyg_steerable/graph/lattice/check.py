@@ -34,7 +34,8 @@ class Checked:
         coord = tensors[0]
         if not isinstance(coord, Tensor) or not can_look(coord):
             return None
-        known, state = cls._all.get(coord), [numbers]
+        known: Checked | None = cls._all.get(coord)
+        state: list = [numbers]
         for t in tensors:
             # (A tensor of inference mode cannot be changed in place.)
             state += [t] if not isinstance(t, Tensor) else [

@@ -1,7 +1,10 @@
 """What the convolutions of points and of lattices have in common."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from ... import checks
@@ -38,6 +41,14 @@ class FieldConv(MessagePassing, FieldModule):
     out_type: FieldType
     kernel: Kernel
     lin: LinearTerm
+    backend: str
+    # Of PyG's class, which is not typed.
+    flow: str
+    propagate: Callable[..., Tensor]
+
+    def __init__(self, **kwargs):
+        # The options of PyG's class, which comes first.
+        super().__init__(**kwargs)
 
     def _set_types(self, in_type: FieldType, out_type: FieldType,
                    root_weight: bool) -> None:
@@ -63,7 +74,7 @@ class FieldConv(MessagePassing, FieldModule):
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
-        super().reset_parameters()
+        MessagePassing.reset_parameters(self)
         self.kernel.reset_parameters()
         self.lin.reset_parameters()
         self._scale_root()

@@ -334,7 +334,8 @@ class LatticeSteerableConv(FieldConv):
         own, (weight, bias) = self.stencil, self._dense_maps()
         if self.is_transposed:
             weight = weight.transpose(0, 1)
-        numbers = (own.kernel_size, own.stride, own.padding)
+        numbers: list[tuple[int, ...]] = [own.kernel_size, own.stride,
+                                          own.padding]
         if cls in (torch.nn.Conv2d, torch.nn.ConvTranspose2d):
             if own.kernel_size[0] > 1 or own.padding[0] > 0:
                 raise ValueError(

@@ -127,6 +127,7 @@ class SteerableConv(FieldConv):
             stays zero; at the first batch of training, if its neighbours are
             too far or too close for the radius of the basis.
     """
+    kernel: SteerableKernel
     propagate_type = {
         'x': OptPairTensor,
         'pos': PairTensor,

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from ...symmetry.representations import MAX_DEGREE
 from ..field import Example, FieldModule, random_fields
 from .spec import NAMED, BasisSpec, keywords
 
+#: Some steerable basis.
+Basis = TypeVar('Basis', bound='SteerableBasis')
 #: More channels, layers or shells than this are a mistake.
 MAX_COUNT = 1000
 
@@ -73,9 +77,8 @@ class SteerableBasis(FieldModule):
         return BasisSpec(cls, tuple(options.items()))
 
     @classmethod
-    def for_types(cls, in_type: FieldType, out_type: FieldType,
-                  attr_type: FieldType | None = None, **options
-                  ) -> SteerableBasis:
+    def for_types(cls: type[Basis], in_type: FieldType, out_type: FieldType,
+                  attr_type: FieldType | None = None, **options) -> Basis:
         r"""The basis for kernels between two types of fields, with
         attributes of a third.
 
@@ -97,11 +100,12 @@ class SteerableBasis(FieldModule):
             raise ValueError(
                 f"Expected no attributes in the kernels of {cls.__name__} "
                 f"(got some of type {attr_type}). Use kernel='implicit'")
-        return cls(in_type.group, **options)
+        build: Callable[..., Basis] = cls
+        return build(in_type.group, **options)
 
     @classmethod
-    def for_stencil(cls, in_type: FieldType, out_type: FieldType,
-                    kernel_size, **options) -> SteerableBasis:
+    def for_stencil(cls: type[Basis], in_type: FieldType,
+                    out_type: FieldType, kernel_size, **options) -> Basis:
         r"""The basis for kernels between two types of fields at the offsets
         of a stencil, in units of the smallest spacing of voxels.
         """

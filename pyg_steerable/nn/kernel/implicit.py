@@ -1,6 +1,8 @@
 """A G-equivariant MLP of relative position and attributes."""
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -150,7 +152,7 @@ def _in_full(layers: torch.nn.Sequential, h: Tensor) -> Tensor:
     tensors = {name: t.float() for name, t in
                (*layers.named_parameters(), *layers.named_buffers())
                if t.is_floating_point() and t.dtype.itemsize < 4} \
-        if layers[0].dtype.itemsize < 4 else {}
+        if cast(Linear, layers[0]).dtype.itemsize < 4 else {}
     if not tensors:
         return layers(h)
     return torch.func.functional_call(layers, tensors, (h, ))

@@ -252,7 +252,9 @@ class LatticeKernel(Kernel):
                     for i in range(0, len(blocks), size)]
             return torch.cat(rows).to(weight.dtype)
 
-    def forward(self, positions: Tensor | None = None) -> Tensor:
+    # A lattice has no attributes, but positions of its own.
+    def forward(  # type: ignore[override]
+            self, positions: Tensor | None = None) -> Tensor:
         r"""The kernel as matrices, at the stencil's or at other offsets.
 
         Shapes:

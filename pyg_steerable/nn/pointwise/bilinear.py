@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ...ops import Coupling, Couplings, contract, dense_kernel
 from ...ops.contract.couplings import split_weights
@@ -34,6 +35,9 @@ class Bilinear(FieldModule):
         ValueError: If the types belong to different groups or the map would
             be too large.
     """
+    in_type: FieldType
+    out_type: FieldType
+    weight: Parameter | None
     flat_maps = ('weight', )
 
     def __init__(self, u_type: FieldType, v_type: FieldType,
@@ -44,7 +48,7 @@ class Bilinear(FieldModule):
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
         self.set_types(v_type, w_type)
-        terms = []
+        terms: list[Coupling] = []
         for (mw, w), sw in zip(w_type.blocks, w_type.slices):
             for (mu, u), su in zip(u_type.blocks, u_type.slices):
                 for (mv, v), sv in zip(v_type.blocks, v_type.slices):

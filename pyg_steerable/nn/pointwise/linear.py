@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ... import checks
 from ...ops.linear import (
@@ -50,6 +51,13 @@ class Linear(FieldModule):
         ValueError: If the types belong to different groups, the map would
             be too large, or the input has another width.
     """
+    in_type: FieldType
+    out_type: FieldType
+    maps: Tensor
+    weight: Parameter | None
+    bias: Parameter | None
+    bias_term: Tensor
+    bias_value: Tensor
     flat_maps = ('weight', )
 
     def __init__(self, in_type: FieldType, out_type: FieldType,
@@ -134,14 +142,14 @@ class Linear(FieldModule):
     def _table(self) -> Table | None:
         if not self._has_table:
             return None
-        return Table(*(self._buffers[name] for name in _TABLE))
+        return Table(*map(self.get_buffer, _TABLE))
 
     def bias_vector(self) -> Tensor | None:
         r"""The bias of all components, :math:`[d_{out}]`."""
         if self.bias is None:
             return None
-        term, value = self._buffers['bias_term'], self._buffers['bias_value']
-        terms = self.bias.index_select(0, term)
+        value = self.bias_value
+        terms = self.bias.index_select(0, self.bias_term)
         if len(value) == 1:  # the usual case, and one of few steps
             return terms * value[0]
         return (terms.view(value.shape) * value).sum(0)
@@ -149,7 +157,8 @@ class Linear(FieldModule):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         x, bias = as_weights(x, self.dtype), self.bias_vector()
-        if self._layout.by_blocks(number_of_rows(x)):
+        if self.weight is not None and self._layout.by_blocks(
+                number_of_rows(x)):
             return linear_by_blocks(x, self.weight, bias, self.maps,
                                     self._layout)
         return linear_by_matrix(x, self.weight, bias, self.maps, self._table,

@@ -39,6 +39,9 @@ class GlobalPool(FieldModule):
     Raises:
         ValueError: If the reduction is unknown or breaks equivariance.
     """
+    in_type: FieldType
+    out_type: FieldType
+
     def __init__(self, field_type: FieldType, reduce: str = 'mean'):
         super().__init__()
         self.set_types(field_type)

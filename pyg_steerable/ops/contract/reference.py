@@ -8,12 +8,14 @@ from torch import Tensor
 
 from ... import checks
 from ..precision import at_least_float32, full_precision
-from .couplings import Coupling, Couplings, split_weights
+from .couplings import Couplings, split_weights
 
 
-def spans(terms: Sequence[Coupling], which: str,
+def spans(terms: Sequence[tuple], which: str,
           dim: int) -> list[tuple[int, int]]:
-    """(offset, width) of the blocks of V or W, and of gaps between them."""
+    """(offset, width) of the blocks of V or W, and of gaps between them, of
+    couplings or of the blocks of a matrix.
+    """
     spans, stop = [], 0
     blocks = {(getattr(c, which), getattr(c, 'm' + which) *
                getattr(c, 'd' + which)) for c in terms}
