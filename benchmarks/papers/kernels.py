@@ -7,8 +7,8 @@ from pyg_steerable.nn import NormGate, QuotientELU
 ACTIVATIONS = {'gate': NormGate, 'quotient': QuotientELU}
 
 
-def add_kernel_options(group, layers: int, activation: str) -> None:
-    """The options of network_options(), with these defaults."""
+def add_kernel_options(group, layers: int) -> None:
+    """The options of read_kernel()."""
     group.add_argument('--kernel', default='implicit',
                        choices=['implicit', 'harmonic'],
                        help='implicit: a network; harmonic: harmonics and '
@@ -20,20 +20,14 @@ def add_kernel_options(group, layers: int, activation: str) -> None:
     group.add_argument('--kernel-degree', type=int, default=None,
                        help='band-limit of the implicit kernels (default: '
                        '--degree)')
-    group.add_argument('--activation', default=activation,
-                       choices=list(ACTIVATIONS),
-                       help='in the network and in its kernels')
 
 
-def network_options(args, kernel: str | None = None) -> dict:
-    """The kernel (by default the one that is asked for) and the activation
-    of a network.
-    """
-    activation, spec = ACTIVATIONS[args.activation], kernel or args.kernel
-    if spec == 'implicit':
-        options = dict(hidden=args.hidden, num_layers=args.kernel_layers,
-                       activation=activation)
-        if args.kernel_degree is not None:
-            options['max_degree'] = args.kernel_degree
-        spec = ImplicitBasis.spec(**options)
-    return dict(kernel=spec, activation=activation)
+def read_kernel(args, activation=NormGate):
+    """The kernel that the options ask for, as networks take it."""
+    if args.kernel == 'harmonic':
+        return 'harmonic'
+    options = dict(hidden=args.hidden, num_layers=args.kernel_layers,
+                   activation=activation)
+    if args.kernel_degree is not None:
+        options['max_degree'] = args.kernel_degree
+    return ImplicitBasis.spec(**options)

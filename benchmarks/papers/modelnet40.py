@@ -36,7 +36,11 @@ from benchmarks.papers.classification import (
     subset,
     train,
 )
-from benchmarks.papers.kernels import add_kernel_options, network_options
+from benchmarks.papers.kernels import (
+    ACTIVATIONS,
+    add_kernel_options,
+    read_kernel,
+)
 from benchmarks.papers.runs import run_folder
 from benchmarks.papers.training import (
     Augmented,
@@ -108,7 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
                        choices=['random', 'fps'],
                        help='which points a convolution keeps: at random, or '
                        'the farthest')
-    add_kernel_options(model, layers=2, activation='quotient')
+    add_kernel_options(model, layers=2)
+    model.add_argument('--activation', default='quotient',
+                       choices=list(ACTIVATIONS), help='in the network')
     model.add_argument('--invariants', type=int, default=128,
                        help='scalars that are pooled')
     model.add_argument('--mlp', type=int, default=128,
@@ -207,23 +213,23 @@ def tell_empty(label: Tensor, classes: list[str]) -> None:
 
 def build_network(args, num_classes: int) -> ModelNetClassifier:
     """The network that the options ask for."""
-    def build(kernel: str, channels: int):
+    def build(channels: int, **changes):
+        asked = argparse.Namespace(**{**vars(args), **changes})
         return ModelNetClassifier(
             num_classes, group=args.group, channels=channels,
             max_degree=args.degree, ratios=args.ratios, k=args.neighbors,
-            num_points=args.points, invariants=args.invariants,
-            mlp=args.mlp, dropout=args.dropout, sampling=args.sampling,
-            **network_options(args, kernel))
+            num_points=args.points, kernel=read_kernel(asked),
+            invariants=args.invariants, mlp=args.mlp, dropout=args.dropout,
+            sampling=args.sampling, activation=ACTIVATIONS[args.activation])
 
     match = args.match
     if match is None and args.kernel == 'harmonic':
         with torch.device('meta'):
-            match = count_parameters(build('implicit', args.channels))
+            match = count_parameters(build(args.channels, kernel='implicit'))
     if match is not None:
-        args.channels = channels_for(
-            match, lambda channels: build(args.kernel, channels))
+        args.channels = channels_for(match, build)
         args.match = None
-    return build(args.kernel, args.channels)
+    return build(args.channels)
 
 
 class Clouds(Classification):

@@ -21,7 +21,11 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform
 
 from benchmarks.commandline import add_training_options, new_parser
-from benchmarks.papers.kernels import add_kernel_options, network_options
+from benchmarks.papers.kernels import (
+    ACTIVATIONS,
+    add_kernel_options,
+    read_kernel,
+)
 from benchmarks.papers.plots import plot_learning_curve, plot_predictions
 from benchmarks.papers.runs import run_folder
 from benchmarks.papers.training import (
@@ -81,7 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
                        help='highest degree of the fields')
     model.add_argument('--blocks', type=int, default=4,
                        help='residual blocks of two convolutions')
-    add_kernel_options(model, layers=3, activation='gate')
+    add_kernel_options(model, layers=3)
+    model.add_argument('--activation', default='gate',
+                       choices=list(ACTIVATIONS),
+                       help='in the network and in its kernels')
     model.add_argument('--pool', default=None, choices=['mean', 'sum'],
                        help='default: sum for extensive targets')
     model.add_argument('--match', type=int, default=None, metavar='N',
@@ -193,9 +200,11 @@ class OGBNet(torch.nn.Module):
 
 def build_network(args) -> torch.nn.Module:
     """The network that the options ask for."""
+    activation = ACTIVATIONS[args.activation]
     options = dict(group=args.group, max_degree=args.degree,
                    blocks=args.blocks, pool=args.pool,
-                   **network_options(args))
+                   kernel=read_kernel(args, activation),
+                   activation=activation)
     if args.graph == 'radius':
         options |= dict(radius=args.cutoff / 2, num_neighbors=8.)
         if args.kernel == 'harmonic':
