@@ -15,13 +15,14 @@ PIP := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) \
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint bench clean
+.PHONY: help demo test fuzz lint types bench clean
 
 help:
 	@echo 'make demo   train a small network on molecules, offline'
 	@echo 'make test   run the tests (ARGS=... goes to pytest)'
 	@echo 'make fuzz   random calls and files (ARGS=... goes to tests/helpers/fuzz.py)'
 	@echo 'make lint   check the style'
+	@echo 'make types  check the types'
 	@echo 'make bench  run the benchmarks'
 	@echo 'make clean  remove what make made, .venv included'
 
@@ -44,6 +45,10 @@ fuzz: $(READY)
 lint: $(READY)
 	$(PIP) -q ruff
 	$(PY) -m ruff check .
+
+types: $(READY)
+	$(PIP) -q mypy
+	$(PY) -m mypy
 
 bench: $(READY)
 	@set -e; for f in construct conv lattice neighbors pointcloud \

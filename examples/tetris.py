@@ -1,5 +1,5 @@
-r"""Tetris: eight shapes of four cubes, two of them mirror images of each other,
-as points and as voxels.
+r"""Tetris: eight shapes of four cubes, two of them mirror images, as points
+and as voxels.
 
 Small steerable networks learn the shapes in one orientation and are tested in
 others, points in any, voxels in the 24 that their grid has::

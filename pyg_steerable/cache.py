@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import wraps
 from threading import Lock
+from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def remember(megabytes: float):
         lock, total = Lock(), 0
 
         @wraps(function)
-        def wrapper(*args):
+        def remembered(*args):
             nonlocal total
             with lock:
                 if args in kept:
@@ -42,6 +43,7 @@ def remember(megabytes: float):
                 kept.clear()
                 total = 0
 
+        wrapper: Any = remembered
         wrapper.kept, wrapper.cache_clear = kept, clear
         return wrapper
 

@@ -15,6 +15,7 @@ import reprlib
 import sys
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -310,7 +311,8 @@ def same_device(**tensors: Tensor | None) -> None:
 
 def warn(message: str) -> None:
     """Warns at the line of the user's that leads here."""
-    frame, level = sys._getframe(1), 2
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
     inside = ('pyg_steerable', 'torch', 'torch_geometric')
     while frame is not None and str(frame.f_globals.get(
             '__name__')).split('.')[0] in inside:

@@ -836,7 +836,8 @@ FOOT = """
 ## Programs that leave
 
 Nothing has to be switched on: what is exported or traced is plain PyTorch
-(`pyg_steerable.ops.contract.portable`) and runs where this package is not installed.
+(`pyg_steerable.ops.contract.portable`) and runs where this package is not
+installed.
 
 ```python
 nodes, edges = torch.export.Dim('nodes'), torch.export.Dim('edges')

@@ -31,7 +31,7 @@ _HEADER = re.compile(
 def save_npz(path: str, arrays: Arrays) -> None:
     """Write a compressed ``.npz``; a killed run leaves no half file."""
     with files.writing(path) as part, open(part, 'xb') as f:
-        np.savez_compressed(f, **arrays)
+        np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
 def load_npz(path: str, keys: Sequence[str]) -> Arrays:

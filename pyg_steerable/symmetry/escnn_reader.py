@@ -180,7 +180,7 @@ def _cuts(matrices: Tensor) -> list[int]:
 
 def merge_blocks(blocks: list) -> list:
     """Equal neighbours become copies."""
-    merged = []
+    merged: list[tuple] = []
     for mul, rep in blocks:
         if merged and _same(merged[-1][1], rep):
             merged[-1] = (merged[-1][0] + mul, merged[-1][1])

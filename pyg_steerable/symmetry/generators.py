@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import Union
 
 import numpy as np
 
@@ -15,13 +16,14 @@ MAX_FINITE_ORDER = 1000
 #: The largest n of a family.
 MAX_NUMBER = MAX_FINITE_ORDER // 4
 
+Vector = Union[Sequence[float], np.ndarray]
 _Z, _X = (0., 0., 1.), (1., 0., 0.)
 #: No rational multiple of a turn.
 GOLDEN = math.pi * (3 - math.sqrt(5))
 _PHI = (1 + math.sqrt(5)) / 2
 
 
-def rotations(axis: Sequence[float], angles) -> np.ndarray:
+def rotations(axis: Vector, angles) -> np.ndarray:
     r"""The :math:`3 \times 3` matrices (float64) of rotations about one axis,
     by Rodrigues' formula.
 
@@ -35,7 +37,7 @@ def rotations(axis: Sequence[float], angles) -> np.ndarray:
     return np.eye(3) + np.sin(angles) * K + (1 - np.cos(angles)) * (K @ K)
 
 
-def rotation(axis: Sequence[float], angle: float) -> np.ndarray:
+def rotation(axis: Vector, angle: float) -> np.ndarray:
     r"""Returns the :math:`3 \times 3` matrix (float64) of the rotation by
     :obj:`angle` (radians, right-handed) about :obj:`axis`.
     """
@@ -110,7 +112,7 @@ def candidates(order: float) -> Iterator[str]:
         yield from (name + extension for name in names)
 
 
-def frame(axis: str | Sequence[float]) -> np.ndarray:
+def frame(axis: str | Vector) -> np.ndarray:
     """The smallest rotation that takes z to :obj:`axis`."""
     if isinstance(axis, str):
         axes = {'x': (1., 0., 0.), 'y': (0., 1., 0.), 'z': (0., 0., 1.)}

@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import checks
 from .generators import (
     MAX_FINITE_ORDER,
+    Vector,
     candidates,
     frame,
     named_generators,
@@ -119,9 +120,10 @@ def _closure(generators: np.ndarray) -> np.ndarray | None:
         # doubles the group.
         if not _is_in(g[None], elements)[0]:
             used.append(g)
-            elements = _products(np.stack(used))
-            if elements is None:
+            products = _products(np.stack(used))
+            if products is None:
                 return None
+            elements = products
     return elements
 
 
@@ -293,9 +295,10 @@ class Group:
 
     # Structure #############################################################
 
-    def _classes(self, matrices: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _classes(axis: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         """(sign on the axis, determinant) of matrices that fix it."""
-        sign = np.einsum('i,nij,j->n', self._axis, matrices, self._axis)
+        sign = np.einsum('i,nij,j->n', axis, matrices, axis)
         det = np.linalg.det(matrices)
         return np.stack([sign, det], axis=1)
 
@@ -314,7 +317,8 @@ class Group:
             (-1, -1): -np.eye(3),
         }
         found = {(1, 1)}
-        for sign, det in np.round(self._classes(self._generators)):
+        for sign, det in np.round(self._classes(self._axis,
+                                                self._generators)):
             found |= {(int(sign) * s, int(det) * d) for s, d in found}
         return np.stack([representatives[c] for c in sorted(found)[::-1]])
 
@@ -383,9 +387,9 @@ class Group:
             return np.concatenate([np.zeros(0, bool), *parts])
         if self._axis is None:
             return (len(self._cosets) == 2) | (np.linalg.det(g) > 0)
-        classes = self._classes(g).round()
+        classes = self._classes(self._axis, g).round()
         off_axis = g @ self._axis - classes[:, :1] * self._axis
-        allowed = self._classes(self._cosets).round()
+        allowed = self._classes(self._axis, self._cosets).round()
         return (np.abs(off_axis).max(1, initial=0) < tol) & (
             classes[:, None] == allowed).all(2).any(1)
 
@@ -420,8 +424,8 @@ class Group:
         other = Group.wrap(other)
         if self.dim > other.dim:
             return False
-        if self.dim == 1 and other.dim == 1 and abs(
-                abs(self._axis @ other._axis) - 1) > 1e-8:
+        if (self._axis is not None and other._axis is not None
+                and abs(abs(self._axis @ other._axis) - 1) > 1e-8):
             return False
         return bool(other._members(self._cosets, 1e-5).all())
 
@@ -480,7 +484,7 @@ class Group:
         pick = torch.randint(len(self._cosets), (n, ), generator=generator,
                              device='cpu')
         g = torch.from_numpy(self._cosets)[pick]
-        if self.dim == 1:
+        if self._axis is not None:
             angle = 2 * math.pi * torch.rand(n, generator=generator,
                                              dtype=torch.float64,
                                              device='cpu')
@@ -513,7 +517,7 @@ class Group:
         else:
             angles = torch.arange(degree + 1, dtype=torch.float64,
                                   device='cpu') * (2 * math.pi / (degree + 1))
-            if self.dim == 1:
+            if self._axis is not None:
                 turns = _rotations_about(self._axis, angles)
                 weight = torch.ones(len(turns), dtype=torch.float64,
                                     device='cpu')
@@ -529,7 +533,7 @@ def _named(name: str) -> Group:
     return Group(name)
 
 
-def _rotations_about(axis: Sequence[float], angle: Tensor) -> Tensor:
+def _rotations_about(axis: Vector, angle: Tensor) -> Tensor:
     return torch.from_numpy(rotations(axis, angle.numpy()))
 
 
@@ -543,10 +547,10 @@ def _from_quaternion(q: Tensor) -> Tensor:
 
 
 def _euler_design(angles: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    node, weight = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    node, share = np.polynomial.legendre.leggauss(degree // 2 + 1)
     beta = torch.from_numpy(np.arccos(node))
     around_z = _rotations_about((0., 0., 1.), angles)
     around_x = _rotations_about((1., 0., 0.), beta)
     g = torch.einsum('aij,bjk,ckl->bacil', around_z, around_x, around_z)
-    weight = torch.from_numpy(weight).repeat_interleave(len(angles)**2)
+    weight = torch.from_numpy(share).repeat_interleave(len(angles)**2)
     return g.reshape(-1, 3, 3), weight

@@ -165,11 +165,11 @@ def _projector(reps: tuple, group: Group) -> Tensor:
     return (P + P.T) / 2
 
 
-def _canonical(P: Tensor, dims: list[int]) -> Tensor:
+def _canonical(projector: Tensor, dims: list[int]) -> Tensor:
     """An orthonormal basis of the image of a projector: Gram-Schmidt on its
     columns in order, i.e. a Cholesky factorisation that skips zero pivots.
     """
-    P = P.numpy()
+    P = projector.numpy()
     rank = int(P.trace().round())
     threshold = min(_PIVOT, 0.3 / max(1, len(P)))
     # Coordinates that the projector does not mix can be treated apart.

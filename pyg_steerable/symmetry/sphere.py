@@ -31,8 +31,8 @@ def sphere_samples(group: Group, max_degree: int,
     Shapes:
         - **output:** :math:`[N, 3]`, :math:`[N]`, float64
     """
-    if group.dim == 1:
-        return _rings(group, max_degree, samples)
+    if group.axis is not None:
+        return _rings(group.axis, max_degree, samples)
     for degree in _LEBEDEV:
         if degree < 2 * max_degree:
             continue
@@ -58,7 +58,7 @@ def _symmetrised(points, weight, group: Group):
     return images[keep], np.bincount(index, weight)
 
 
-def _rings(group: Group, max_degree: int, samples: int):
+def _rings(axis: Tensor, max_degree: int, samples: int):
     """Gauss-Legendre rings of an even number of points about the axis."""
     rings = max_degree + 1
     turns = max(2 * max_degree + 1, -(-samples // rings))
@@ -71,5 +71,5 @@ def _rings(group: Group, max_degree: int, samples: int):
         np.broadcast_to(height[:, None], (rings, turns))
     ], axis=-1).reshape(-1, 3)
     weight = np.repeat(weight, turns)
-    points = points @ frame(group.axis.numpy()).T
+    points = points @ frame(axis.numpy()).T
     return torch.from_numpy(points), torch.from_numpy(weight / weight.sum())

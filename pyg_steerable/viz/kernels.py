@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def _components(module: object, which: str, dim: int) -> list[str]:
             ir.l, [f'{ir.l},{m}' for m in range(-ir.l, ir.l + 1)])]
 
 
-def plot_arrows(modules: dict[str, Callable],
+def plot_arrows(modules: Mapping[str, Callable],
                 vector: Sequence[float] = (0., 0., 1.),
                 normals: str = 'zy', extent: float = 2.,
                 resolution: int = 13, vector_in: int = 0,
@@ -174,7 +174,7 @@ def plot_arrows(modules: dict[str, Callable],
                         f"{checks.show(modules)})")
     for normal in checks.text('normals', normals) or ['']:
         _across(normal)
-    vector = read_vector('vector', vector)
+    v = read_vector('vector', vector)
     resolution = checks.integer('resolution', resolution, 2, MAX_RESOLUTION)
     extent = checks.real('extent', extent, most=MAX_EXTENT, above=0)
     vector_in = checks.integer('vector_in', vector_in, 0)
@@ -192,12 +192,12 @@ def plot_arrows(modules: dict[str, Callable],
                 raise ValueError(f"Expected 'vector_out' and 'vector_in' to "
                                  f"be where vectors of '{title}' start (got "
                                  f"{vector_out} and {vector_in})")
-            _arrows(ax, line, k @ vector.to(k), normal)
+            _arrows(ax, line, k @ v.to(k), normal)
     for ax, normal in zip(axes[:, 0], normals):
         first, second = (_AXES[i] for i in _across(normal))
         ax.set_ylabel(f'{first} to the right, {second} up\n'
                       f'red: along {normal}, blue: against it')
-    numbers = ', '.join(f'{v:g}' for v in vector.tolist())
+    numbers = ', '.join(f'{n:g}' for n in v.tolist())
     figure.suptitle(f'What the vector ({numbers}) at the centre becomes',
                     fontsize=10)
     return figure
@@ -246,7 +246,7 @@ def vector_kernels(radius: float = 1.) -> dict[str, SteerableKernel]:
         kernel = SteerableKernel(HarmonicBasis('SO(3)', 2, radius, shells=1,
                                                sigma=0.4), vectors, vectors)
         with torch.no_grad():
-            weight = kernel.eval().product.weight
+            weight: Any = kernel.eval().product.weight
             weight.copy_(torch.eye(3)[degree])
             weight.mul_(kernel(north)[0][entry].sign())
         kernels[name] = kernel

@@ -90,8 +90,8 @@ def rotated_frames(net: Callable, voxels: Tensor, out_type: FieldType,
     checks.shaped('voxels', voxels, (None, None, None, None), '[C, S, S, S]')
     checks.has_values('voxels', voxels, 'the picture')
     out_type = FieldType.wrap(out_type)
-    weights = getattr(net, 'parameters', list)()
-    voxels = voxels.to(next(iter(weights), voxels).dtype)
+    weight = next(iter(getattr(net, 'parameters', list)()), voxels)
+    voxels = voxels.to(weight.dtype)
     checks.finite('voxels', voxels, 'channel')
     frames = []
     for R in read_matrices('rotations', rotations).reshape(-1, 3, 3):

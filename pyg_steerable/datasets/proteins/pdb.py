@@ -140,13 +140,13 @@ def _protein(residues, count: Counter[str]) -> Protein:
         else:
             # A name twice is an atom twice: one that is hydrogen and
             # deuterium, or under its names in two schemes.
-            place = {atom.name: atom for atom in reversed(atoms)}
-            atoms = [atom for atom in atoms if place[atom.name] is atom]
+            named = {atom.name: atom for atom in reversed(atoms)}
+            atoms = [atom for atom in atoms if named[atom.name] is atom]
             found, unknown = _residues.features(
                 _KNOWN[ord(residue.flag) - 1], atoms)
-            if place.keys() >= {'N', 'CA', 'C'}:
+            if named.keys() >= {'N', 'CA', 'C'}:
                 own.append(number)
-                backbone.append([place[n].pos for n in ('N', 'CA', 'C')])
+                backbone.append([named[n].pos for n in ('N', 'CA', 'C')])
                 label.append(AMINO_ACIDS.index(residue.name))
             else:
                 count['residues without backbone'] += 1

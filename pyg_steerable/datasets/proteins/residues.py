@@ -113,8 +113,8 @@ def features(residue: str, atoms: list[Atom]) -> tuple[
                 charge = 1.
             number[bearer] += 1
         elif atom.name in template and not atom.hydrogen:
-            missing = template[atom.name].hydrogens.values()
-            missing = list(missing)[there.count(atom.name):]
+            given = list(template[atom.name].hydrogens.values())
+            missing = given[there.count(atom.name):]
             mass += len(missing) * HYDROGEN
             charge = template[atom.name].charge + sum(missing)
         elif atom.name == 'OXT':

@@ -125,7 +125,7 @@ def _with_aromatic(data: Data, slices: dict[str, Tensor], root: str
         path) else {}
     aromatic = found.get('aromatic')
     if aromatic is None or aromatic.shape != kind.shape or (
-            not np.array_equal(found.get('stamp'), stamp)):
+            not np.array_equal(found.get('stamp', ()), stamp)):
         if find_spec('rdkit') is None:
             raise ImportError(
                 "Expected RDKit, to find the aromatic bonds of source='pyg', "

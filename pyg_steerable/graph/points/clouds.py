@@ -122,13 +122,14 @@ class Sites:
         self.member, self.start = order, start[by_first]
         self.count = count[by_first]
 
-    def points(self, row: Tensor, site: Tensor,
+    def points(self, pairs: tuple[Tensor, Tensor],
                most: int) -> tuple[Tensor, Tensor]:
         """Pairs with the points at places, the first so many of each, from
         pairs with places.
         """
+        row, site = pairs
         if self.member is None:
-            return row, site
+            return pairs
         count = self.count[site].clamp(max=most)
         end = count.cumsum(0)
         row = row.repeat_interleave(count)

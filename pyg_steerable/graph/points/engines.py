@@ -8,6 +8,7 @@ differences of positions: squares and products of them would lose digits.
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from itertools import chain
 
 import numpy as np
@@ -82,11 +83,11 @@ class Trees:
         return self._collect(target, nearest)
 
     def radius(self, target: Clouds, r: Tensor) -> Pairs:
-        r = r.cpu().numpy()
+        length = r.cpu().numpy()
 
         def within(tree, y, part):
-            found = tree.query_ball_point(y, r[part], workers=self.workers,
-                                          return_sorted=False)
+            found = tree.query_ball_point(
+                y, length[part], workers=self.workers, return_sorted=False)
             degree = np.fromiter(map(len, found), np.int64, len(found))
             return degree, np.fromiter(chain.from_iterable(found), np.int64,
                                        degree.sum())
@@ -103,14 +104,29 @@ class Trees:
             degree, col = find(self.trees[cloud], pos[part], part)
             rows.append(np.repeat(np.arange(part.start, part.stop), degree))
             cols.append(col + place.start)
-        return tuple(_cat([torch.from_numpy(a) for a in parts], target)
-                     for parts in (rows, cols))
+        row, col = (_cat([torch.from_numpy(a) for a in parts], target)
+                    for parts in (rows, cols))
+        return row, col
 
 
-class Compiled:
+class Compiled(ABC):
     """The operators of pyg-lib or torch_cluster, which are of one origin."""
     def __init__(self, source: Clouds, workers: int):
         self.source, self.workers = source, workers
+
+    @staticmethod
+    @abstractmethod
+    def ops():
+        """The operators."""
+
+    @classmethod
+    @abstractmethod
+    def missing(cls, device: torch.device) -> str | None:
+        """What they need and lack on a device, if anything."""
+
+    @abstractmethod
+    def within(self, target: Clouds, r: float, cap: int) -> Pairs:
+        """At most so many sources within a distance of each target."""
 
     def knn(self, target: Clouds, k: int) -> Pairs:
         source = self.source
@@ -152,8 +168,8 @@ class PygLib(Compiled):
     def ops():
         return torch.ops.pyg
 
-    @staticmethod
-    def missing(device: torch.device) -> str | None:
+    @classmethod
+    def missing(cls, device: torch.device) -> str | None:
         if not getattr(torch_geometric.typing, 'WITH_KNN', False):
             return ("'pyg-lib>=0.6' is not installed. Install it from "
                     "https://data.pyg.org")
@@ -195,7 +211,7 @@ class TorchCluster(Compiled):
 
 
 #: Engines by name, in the order that 'auto' prefers them on a GPU.
-ENGINES = {
+ENGINES: dict[str, type] = {
     'pyg_lib': PygLib,
     'torch_cluster': TorchCluster,
     'torch': BruteForce,

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ SAMPLING = ('random', 'fps')
 
 class Level(NamedTuple):
     """One resolution of a cloud, and the edges that lead to it."""
-    index: Tensor  #: its points, among those of the level before, [n]
+    index: Tensor  # type: ignore[assignment]  #: its points, among those of the level before, [n]
     pos: Tensor  #: [n, 3]
     batch: Optional[Tensor]  #: the cloud of each point, [n]
     edge_index: Tensor  #: from points before to points here, [2, E]
@@ -81,9 +81,9 @@ def hierarchy(pos: Tensor, batch: Tensor | None = None,
         index = (torch.arange(len(pos), device=pos.device) if ratio == 1 else
                  pick(pos, batch, ratio))
         here = pos[index], None if batch is None else batch[index]
-        found, shift = knn(pos, here[0], k, batch, here[1], cell=cell,
-                           pbc=pbc), None
-        if periodic:
+        found: Any = knn(pos, here[0], k, batch, here[1], cell=cell, pbc=pbc)
+        shift = None
+        if cell is not None:
             found, offset = found
             shift = edge_shift(offset, cell.double(),
                                None if batch is None or cell.dim() == 2 else

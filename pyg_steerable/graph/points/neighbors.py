@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -274,7 +275,7 @@ def _neighbors(x, y, batch_x, batch_y, batch_size, num_workers, engine,
         skip = None
         if same and not loop:
             skip = torch.arange(len(source), device=source.pos.device)
-        search = Search(source, target, skip=skip, **options)
+        search: Any = Search(source, target, skip=skip, **options)
     else:
         search = PeriodicSearch(cells, source, target, same and not loop,
                                 names, **options)

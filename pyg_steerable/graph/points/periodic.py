@@ -136,12 +136,12 @@ class Cells:
                     t[keep] for t in (index, image, pos, square))
         image = torch.empty_like(image).scatter_(
             1, self.order[source.batch[index]], image)
-        pos = self.move(source.take(index), image)
+        moved = self.move(source.take(index), image)
         image = self.given(image, source.batch[index])
         order = torch.arange(len(index), device=index.device)
         for key in (*image.t().flip(0), index):
             order = order[key[order].argsort(stable=True)]
-        return pos.take(order), index[order], image[order]
+        return moved.take(order), index[order], image[order]
 
     def _turned(self, clouds: Clouds) -> Tensor:
         """Coordinates in which the cell is a triangle."""

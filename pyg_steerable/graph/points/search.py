@@ -80,7 +80,7 @@ class Search:
             later = []
             for part in rows.split(max(1, BUDGET // width)):
                 pairs = self.index.knn(self.target.take(part), width)
-                pairs = self.sites.points(*pairs, k + skips)
+                pairs = self.sites.points(pairs, k + skips)
                 for row, col in _tables(part, *pairs):
                     ranked = self._rank(row, col)
                     done = ranked.settled(k, self.tolerance)
@@ -101,7 +101,7 @@ class Search:
             part, rows = rows[:size], rows[size:]
             reach = r[part] * (1 + 4 * self.tolerance)
             pairs = self.index.radius(self.target.take(part), reach)
-            pairs = self.sites.points(*pairs, most)
+            pairs = self.sites.points(pairs, most)
             # Not much more at a time, for the next may be in a crowd.
             size = max(1, min(16 * size,
                               BUDGET * len(part) // max(1, len(pairs[0]))))

@@ -151,13 +151,14 @@ class LatticeSteerableConv(FieldConv):
                         root_weight)
         self.stencil = Stencil(kernel_size, stride, padding, spacing)
         self.order, self.backend = order, backend
-        if not isinstance(kernel, SteerableBasis):
-            kernel = read_spec(kernel, **options).for_stencil(
-                self.in_type, self.out_type, max(self.stencil.kernel_size))
-        elif options:
+        if isinstance(kernel, SteerableBasis) and options:
             raise TypeError(f'Expected the options of a basis with its name '
                             f'(got {sorted(options)} and {kernel})')
-        self._set_maps(LatticeKernel(kernel, self.in_type, self.out_type,
+        basis: SteerableBasis = (
+            kernel if isinstance(kernel, SteerableBasis) else
+            read_spec(kernel, **options).for_stencil(
+                self.in_type, self.out_type, max(self.stencil.kernel_size)))
+        self._set_maps(LatticeKernel(basis, self.in_type, self.out_type,
                                      self._relative_positions(),
                                      self._share * self._gain()), bias)
 

@@ -166,21 +166,22 @@ class SteerableConv(FieldConv):
         self.node_type = (none if node_type is None else
                           read_type('node_type', node_type, group))
         attr_type = self.edge_type + self.node_type + self.node_type
-        if not isinstance(basis, SteerableBasis):
-            basis = read_spec(basis).for_types(self.in_type, self.out_type,
-                                               attr_type)
+        built: SteerableBasis = (
+            basis if isinstance(basis, SteerableBasis) else
+            read_spec(basis).for_types(self.in_type, self.out_type,
+                                       attr_type))
         check_same_group(self.in_type, self.edge_type, self.node_type,
-                         basis.field_type)
-        if basis.attr_type != attr_type:
+                         built.field_type)
+        if built.attr_type != attr_type:
             raise ValueError(
                 f"Expected a basis with attributes of type {attr_type}: "
-                f"'edge_type' and twice 'node_type' (got {basis.attr_type})")
+                f"'edge_type' and twice 'node_type' (got {built.attr_type})")
         self.order = check_order(order)
         self.backend = check_backend(backend)
         self.validate = checks.flag('validate', validate)
         self._seen = False  # a batch of training
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
-        self._set_maps(SteerableKernel(basis, self.in_type, self.out_type,
+        self._set_maps(SteerableKernel(built, self.in_type, self.out_type,
                                        num_neighbors, gain), bias)
 
     def reset_parameters(self):

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import checks
 from ...symmetry.fields import FieldType
 
-if TYPE_CHECKING:
-    from .basis import SteerableBasis
-
 #: The bases that have a name, see :class:`SteerableBasis`.
-NAMED: dict[str, type[SteerableBasis]] = {}
+NAMED: dict[str, type[Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class BasisSpec:
     Raises:
         TypeError: If the basis has no such option.
     """
-    basis: type[SteerableBasis]
+    basis: type[Any]
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):
@@ -57,13 +54,13 @@ class BasisSpec:
                                             **dict(self.options)}.items()))
 
     def for_types(self, in_type: FieldType, out_type: FieldType,
-                  attr_type: FieldType | None = None) -> SteerableBasis:
+                  attr_type: FieldType | None = None) -> Any:
         """The basis of kernels between two types, on points."""
         return self.basis.for_types(in_type, out_type, attr_type,
                                     **self._read(self.basis.for_types))
 
     def for_stencil(self, in_type: FieldType, out_type: FieldType,
-                    kernel_size) -> SteerableBasis:
+                    kernel_size) -> Any:
         """The basis of kernels between two types, on a lattice."""
         return self.basis.for_stencil(in_type, out_type, kernel_size,
                                       **self._read(self.basis.for_stencil))
@@ -110,7 +107,7 @@ def keywords(function) -> dict[str, inspect.Parameter]:
             if p.kind is p.KEYWORD_ONLY}
 
 
-def takes_options_of(basis: type[SteerableBasis]):
+def takes_options_of(basis: type[Any]):
     """Shows the options of a basis in the signature of a layer that hands
     them on, for :func:`help` and editors.
     """

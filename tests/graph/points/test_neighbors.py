@@ -354,7 +354,7 @@ def test_an_incomplete_answer_is_not_taken(monkeypatch):
         def knn(*args):
             return torch.zeros(2, 1, dtype=torch.long)
 
-    class Lossy(engines.Compiled):
+    class Lossy(engines.PygLib):
         missing = staticmethod(lambda device: None)
         ops = Ops
 
