@@ -31,7 +31,11 @@ from benchmarks.report import add_json_option, print_machine, save_report
 from pyg_steerable import FieldType
 from pyg_steerable.nn import HarmonicSteerableConv, ImplicitSteerableConv
 
-ORDERS = ('aggregate', 'source', 'reference')
+WAYS = {  # of evaluation
+    'aggregate': dict(order='aggregate'),
+    'source': dict(order='source'),
+    'reference': dict(backend='reference'),
+}
 TINY = 32  # nodes of the graph to warm up with
 
 
@@ -106,14 +110,14 @@ def variants(args):
     field_type = FieldType.sphere(args.channels, args.degree, args.group)
     shared = dict(num_neighbors=args.neighbors)
 
-    def implicit(order):
+    def implicit(way):
         return lambda: ImplicitSteerableConv(
             field_type, field_type, hidden=args.hidden, radius=radius / 2,
-            order=order, **shared)
+            **way, **shared)
 
-    def harmonic(order):
+    def harmonic(way):
         return lambda: HarmonicSteerableConv(
-            field_type, field_type, radius=radius, order=order, **shared)
+            field_type, field_type, radius=radius, **way, **shared)
 
     def e3nn():
         if args.group not in ('O(3)', 'SO(3)'):
@@ -133,9 +137,9 @@ def variants(args):
         return conv
 
     out = {}
-    for order in ORDERS:
-        out[f'implicit, {order}'] = implicit(order)
-        out[f'harmonic, {order}'] = harmonic(order)
+    for name, way in WAYS.items():
+        out[f'implicit, {name}'] = implicit(way)
+        out[f'harmonic, {name}'] = harmonic(way)
     out['e3nn'] = e3nn
     out['escnn'] = lambda: EscnnConv(args.group, args.channels, args.degree,
                                      radius)

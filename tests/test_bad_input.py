@@ -15,7 +15,7 @@ from pyg_steerable.nn import (
 )
 
 N, E = 6, 12
-ORDERS = ['auto', 'reference']
+BACKENDS = ['auto', 'reference']
 
 in_type, out_type = FieldType('2x0e + 1x1o'), FieldType('1x0e + 1x1o')
 scalar = FieldType('1x0e')
@@ -99,6 +99,10 @@ BUILD = {
         "'decomposed_layers'", 'got 2', 'fields']),
     'order': (lambda: implicit(order='fast'), ValueError, [
         "'order'", "'aggregate'", "got 'fast'"]),
+    'order reference': (lambda: implicit(order='reference'), ValueError, [
+        "'order'", "backend='reference'"]),
+    'backend': (lambda: implicit(backend='fast'), ValueError, [
+        "'backend'", "'torch'", "got 'fast'"]),
     'no hidden': (lambda: implicit(hidden=0), ValueError, [
         "'hidden'", '>= 1', 'got 0']),
     'fractional hidden': (lambda: implicit(hidden=2.5), ValueError, [
@@ -240,11 +244,11 @@ def test_build(case):
     raises(*case)
 
 
-@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('case', CALL.values(), ids=CALL)
-def test_call(case, order):
+def test_call(case, backend):
     layer, args, kwargs, error, words = case
-    conv = implicit(order=order, **layer)
+    conv = implicit(backend=backend, **layer)
     raises(lambda: conv(*args, **kwargs), error, words)
 
 
@@ -264,10 +268,10 @@ def test_attributes_of_a_kernel():
     raises(lambda: harmonic().kernel(pos, x), ValueError, ['[6, 0]'])
 
 
-@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('build', [implicit, harmonic])
-def test_nothing_is_no_mistake(build, order):
-    conv = build(order=order, validate=True)
+def test_nothing_is_no_mistake(build, backend):
+    conv = build(backend=backend, validate=True)
     none = edge_index[:, :0]
     assert conv(x[:0], pos[:0], none).shape == (0, 4)
     assert torch.allclose(conv(x, pos, none), conv.lin(x))

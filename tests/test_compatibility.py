@@ -559,7 +559,7 @@ def hessian(column):
 
 def reference(module):
     for m in module.modules():
-        if hasattr(m, 'order'):
+        if hasattr(m, 'backend'):
             m.backend = 'reference'
 
 
@@ -836,8 +836,7 @@ FOOT = """
 ## Programs that leave
 
 Nothing has to be switched on: what is exported or traced is plain PyTorch
-(`pyg_steerable.ops.contract.portable`) and runs where this package is not
-installed.
+(`backend='portable'`) and runs where this package is not installed.
 
 ```python
 nodes, edges = torch.export.Dim('nodes'), torch.export.Dim('edges')

@@ -167,10 +167,11 @@ def test_strict_export(name):
                                    rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('order', ORDERS)
-def test_what_is_exported_holds_no_operator_of_ours(order):
+@pytest.mark.parametrize('order, backend', [
+    *((order, 'auto') for order in ORDERS), ('auto', 'reference')])
+def test_what_is_exported_holds_no_operator_of_ours(order, backend):
     model, inputs, dynamic = build('implicit')
-    model.order = order
+    model.order, model.backend = order, backend
     program = export(model, inputs[0], dynamic)
     assert 'pyg_steerable' not in str([
         node.target for module in program.graph_module.modules()

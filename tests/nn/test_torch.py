@@ -64,9 +64,10 @@ def test_no_rows_and_no_fields(name, field_type, shape):
     repr(layer)
 
 
-@pytest.mark.parametrize('order', ['auto', 'aggregate', 'source',
-                                   'reference'])
-def test_products_of_nothing(order):
+@pytest.mark.parametrize('order, backend', [
+    ('auto', 'auto'), ('aggregate', 'torch'), ('source', 'torch'),
+    ('auto', 'portable'), ('auto', 'reference')])
+def test_products_of_nothing(order, backend):
     empty = torch.zeros(0, dtype=torch.long)
     for types in ([T, T, T], [NONE, T, T], [T, NONE, T], [T, T, NONE]):
         product = Bilinear(*types)
@@ -74,7 +75,7 @@ def test_products_of_nothing(order):
             h = torch.randn(edges, types[0].dim)
             x = torch.randn(nodes, types[1].dim)
             index = empty if not edges else torch.arange(edges)
-            out = product(h, x, index, index, nodes, order)
+            out = product(h, x, index, index, nodes, order, backend)
             assert out.shape == (nodes, types[2].dim)
             assert product.dense(h).shape == (edges, types[2].dim,
                                               types[1].dim)
@@ -105,16 +106,18 @@ def test_shapes_without_values(name, how):
     assert out.shape == expected.shape and out.dtype == expected.dtype
 
 
-@pytest.mark.parametrize('order', ['auto', 'aggregate', 'source',
-                                   'reference'])
+@pytest.mark.parametrize('order, backend', [
+    ('auto', 'auto'), ('aggregate', 'torch'), ('source', 'torch'),
+    ('auto', 'portable'), ('auto', 'reference')])
 @pytest.mark.parametrize('kind', ['implicit', 'harmonic'])
-def test_kernels_without_values(kind, order):
+def test_kernels_without_values(kind, order, backend):
     with torch.device('meta'):
         k = kernel(kind)
         attr = torch.zeros(5, 3) if kind == 'implicit' else None
         h = k.basis(torch.zeros(5, 3), attr)
         index = torch.zeros(5, dtype=torch.long)
-        out = k.convolve(h, torch.zeros(4, T.dim), index, index, 3, order)
+        out = k.convolve(h, torch.zeros(4, T.dim), index, index, 3, order,
+                         backend)
         assert out.is_meta and out.shape == (3, T.dim)
         assert k(torch.zeros(5, 3), attr).shape == (5, T.dim, T.dim)
 

@@ -70,8 +70,9 @@ def test_harmonic_kernels(group):
 def test_orders_and_aggregations(order, aggr):
     torch.manual_seed(0)
     T = FieldType('2x0e + 2x1o', 'SO(2)')
+    way = 'backend' if order == 'reference' else 'order'
     both_precisions(ImplicitSteerableConv(T, T, hidden=4, aggr=aggr,
-                                          order=order, num_layers=3))
+                                          num_layers=3, **{way: order}))
 
 
 @pytest.mark.parametrize('group', ['C4', 'D3', 'C3xInv'])

@@ -28,7 +28,8 @@ def test_a_shift_is_another_place_of_the_neighbour(cls, order, aggr):
     x = torch.randn(len(pos), 5).double()
     edge_index, shift = edges(pos, cell)
     assert (edge_index[0] == edge_index[1]).any()  # of an atom to its image
-    conv = convolution(cls, order=order, aggr=aggr)
+    way = 'backend' if order == 'reference' else 'order'
+    conv = convolution(cls, aggr=aggr, **{way: order})
     out = conv(x, pos, edge_index, edge_shift=shift)
     source, target = edge_index
     alone = torch.stack([torch.arange(len(source)), target])
@@ -38,12 +39,12 @@ def test_a_shift_is_another_place_of_the_neighbour(cls, order, aggr):
 
 
 @pytest.mark.parametrize('cls', CONVS)
-@pytest.mark.parametrize('order', ['auto', 'reference'])
-def test_shift_and_flow(cls, order):
+@pytest.mark.parametrize('backend', ['auto', 'reference'])
+def test_shift_and_flow(cls, backend):
     _, pos, cell = crystal()
     x = torch.randn(len(pos), 5).double()
-    forth = convolution(cls, order=order)
-    back = convolution(cls, order=order, flow='target_to_source')
+    forth = convolution(cls, backend=backend)
+    back = convolution(cls, backend=backend, flow='target_to_source')
     back.load_state_dict(forth.state_dict())
     edge_index, shift = edges(pos, cell)
     turned, same = edges(pos, cell, flow='target_to_source')

@@ -45,6 +45,18 @@ N, E = 9, 30
 convs = pytest.mark.parametrize('cls', CONVS)
 
 
+def ways(order):
+    """Arguments: plain messages are a backend, all else are orders."""
+    return (dict(order='auto', backend='reference') if order == 'reference'
+            else dict(order=order, backend='auto'))
+
+
+def evaluate(conv, order):
+    """The layer itself, which goes another way from now on."""
+    vars(conv).update(ways(order))
+    return conv
+
+
 def build(cls, group='O(3)', dtype=torch.float64, **kwargs):
     kwargs.setdefault('radius', 2.)  # of normal positions
     if cls is ImplicitSteerableConv:
@@ -165,7 +177,7 @@ def test_dtypes(cls, order, aggr):
     """Everything is cast to the dtype of the weights."""
     x, pos, edge_index = graph()
     weight = torch.rand(E).double()
-    conv = build(cls, order=order, aggr=aggr)
+    conv = build(cls, **ways(order), aggr=aggr)
     out = conv(x, pos, edge_index, edge_weight=weight)
     for layer, tol in ((torch.float64, 1e-10), (torch.float32, 1e-4),
                        (torch.bfloat16, 5e-2)):
@@ -179,7 +191,7 @@ def test_dtypes(cls, order, aggr):
                                 1e-4 if torch.float32 in (a, b) else 0.)
                 assert (got - out).norm() < tolerance * out.norm()
     if cls is ImplicitSteerableConv:
-        conv = build(cls, order=order, edge_type=FieldType('1x0e')).float()
+        conv = build(cls, **ways(order), edge_type=FieldType('1x0e')).float()
         conv(x, pos, edge_index, weight[:, None])
 
 
@@ -229,7 +241,7 @@ def neighbourhoods(distance, n=40):
 @convs
 def test_neighbours_out_of_reach(cls):
     for order in ('auto', 'reference'):
-        conv = cls('1x0e', '1x0e + 1x1o', group='O(3)', order=order)
+        conv = cls('1x0e', '1x0e + 1x1o', group='O(3)', **ways(order))
         args = neighbourhoods(16.)
         conv.eval()(*args)  # in training only
         with pytest.warns(UserWarning, match='100% .* beyond .*radius=16'
@@ -353,7 +365,7 @@ def test_sparse_tensor(cls):
 @convs
 @pytest.mark.parametrize('order', ORDERS)
 def test_bipartite(cls, order):
-    conv = build(cls, order=order)
+    conv = build(cls, **ways(order))
     x_src, pos_src, edge_index = graph(6, 8)
     x_dst, pos_dst = torch.randn(8, 9).double(), torch.randn(8, 3).double()
     pos = (pos_src, pos_dst)
@@ -376,8 +388,8 @@ def test_bipartite(cls, order):
 @pytest.mark.parametrize('order', ORDERS)
 def test_flow(cls, order):
     x, pos, edge_index = graph()
-    forth = build(cls, order=order)
-    back = build(cls, order=order, flow='target_to_source')
+    forth = build(cls, **ways(order))
+    back = build(cls, **ways(order), flow='target_to_source')
     back.load_state_dict(forth.state_dict())
     close(back(x, pos, edge_index.flip(0)), forth(x, pos, edge_index))
 
@@ -393,8 +405,8 @@ def test_flow(cls, order):
 def test_mean(cls, order):
     x, pos, edge_index = graph()
     edge_index = edge_index[:, edge_index[1] != 4]  # 4 has no neighbours
-    mean = build(cls, order=order, aggr='mean')
-    total = build(cls, order=order, aggr='sum')
+    mean = build(cls, **ways(order), aggr='mean')
+    total = build(cls, **ways(order), aggr='sum')
     total.load_state_dict(mean.state_dict())
     degree = edge_index[1].bincount(minlength=N).clamp(min=1).view(-1, 1)
     root = mean.lin(x)
@@ -418,7 +430,7 @@ def test_attributes(cls):
     moved = conv(x, pos, edge_index, edge_attr + 1, node_attr=node_attr)
     assert not torch.allclose(moved, out)
     reference = copy.deepcopy(conv)
-    reference.backend = 'reference'
+    evaluate(reference, 'reference')
     close(reference(x, pos, edge_index, edge_attr, node_attr=node_attr), out)
     # Values of a sparse matrix with more than one dimension are attributes.
     conv = build(cls, edge_type=FieldType('1x0e + 1x1o'))
@@ -426,7 +438,7 @@ def test_attributes(cls):
                                     size=(N, N, 4)).coalesce()
     out = conv(x, pos, edge_index, edge_attr)
     close(conv(x, pos, adj_t), out)
-    conv.backend = 'reference'
+    evaluate(conv, 'reference')
     close(conv(x, pos, adj_t), out)
 
 
@@ -434,7 +446,7 @@ def test_attributes(cls):
 @pytest.mark.parametrize('order', ['auto', *ORDERS])
 def test_little(cls, order):
     x, pos, edge_index = graph()
-    conv = build(cls, order=order)
+    conv = build(cls, **ways(order))
     none = edge_index[:, :0]
     for training in (False, True):
         conv.train(training)
@@ -462,7 +474,7 @@ def test_orders_agree(cls, group, aggr):
     conv = build(cls, group, aggr=aggr).train()
     expected = None
     for order in ('reference', 'auto', 'aggregate', 'source'):
-        conv.order = order
+        evaluate(conv, order)
         got = derivatives(conv, x, pos, edge_index, edge_weight=weight)
         expected = expected or got
         for a, b in zip(got, expected):
@@ -579,7 +591,7 @@ def test_copies(cls, tmp_path):
                                      weights_only=True))
     for copied in [*copies, other]:
         assert torch.equal(copied(x, pos, edge_index), out)
-        copied.backend = 'reference'  # also through PyG's templates
+        evaluate(copied, 'reference')  # also through PyG's templates
         close(copied(x, pos, edge_index), out)
 
 
@@ -640,7 +652,7 @@ def test_strict_dtypes(cls):
     for dtype in (torch.float64, torch.float32):
         conv = build(cls, dtype=dtype, aggr='mean').train()
         for order in ORDERS:
-            conv.order = order
+            evaluate(conv, order)
             inside.clear()
             with Record():
                 out = conv(x.to(dtype), pos.to(dtype), edge_index)
@@ -653,7 +665,7 @@ def test_autocast(cls):
     x, pos, edge_index = graph(dtype=torch.float32)
     conv = build(cls, dtype=torch.float32)
     for order in ORDERS:
-        conv.order = order
+        evaluate(conv, order)
         out = conv(x, pos, edge_index)
         with torch.autocast('cpu', dtype=torch.bfloat16):
             low = conv(x, pos, edge_index)
@@ -770,7 +782,7 @@ def test_compile_dynamic(cls, order):
     if order == 'reference' and torch.__version__ < '2.7':
         pytest.skip('PyTorch 2.6 and before do not trace sorted() of symbols')
     torch._dynamo.reset()
-    model = build(cls, dtype=torch.float32, order=order).train()
+    model = build(cls, dtype=torch.float32, **ways(order)).train()
     counter = CompileCounter()
     compiled = torch.compile(model, fullgraph=True, dynamic=True,
                              backend=counter)
@@ -820,7 +832,7 @@ def test_export(cls):
 @pytest.mark.parametrize('order', ORDERS)
 def test_functional_transforms(cls, order):
     x, pos, edge_index = graph()
-    conv = build(cls, order=order)
+    conv = build(cls, **ways(order))
     xs = torch.randn(3, *x.shape, dtype=x.dtype)
     batched = torch.func.vmap(lambda x: conv(x, pos, edge_index))(xs)
     close(batched, torch.stack([conv(x, pos, edge_index) for x in xs]))

@@ -101,11 +101,11 @@ def old_scale(conv):
     """The scales as version 1 kept them, one for a component of the basis."""
     kernel = conv.kernel
     out, start = torch.zeros(kernel.basis.field_type.dim).double(), 0
-    for p in kernel.product.couplings.terms:
+    for c in kernel.product.couplings.terms:
         for s in kernel.basis.field_type.slices:
-            if s.start == p.u:
+            if s.start == c.u:
                 out[s] = kernel.scale[start]
-        start += p.s * p.mu
+        start += c.s * c.mu
     return out
 
 
