@@ -63,8 +63,8 @@ def test_atoms_are_their_own_neighbours(batch):
     """Where kernels see atoms, so does the term i = j (eq. 13)."""
     model = QM9Net(5, 4, 5, blocks=1).eval()
     node_attr = batch.x.clone().requires_grad_()
-    edges, edge_attr = _with_loops(batch.edge_index[:, :0], len(node_attr),
-                                   batch.edge_attr[:0])
+    edges = _with_loops(batch.edge_index[:, :0], len(node_attr))
+    edge_attr = batch.edge_attr.new_zeros(len(node_attr), 4)
     out = model.first(model.embedding(batch.x), batch.pos, edges, edge_attr,
                       node_attr=node_attr)
     out.square().sum().backward()

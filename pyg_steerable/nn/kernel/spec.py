@@ -37,10 +37,19 @@ class BasisSpec:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):
-        if not hasattr(self.basis, 'for_types'):
+        if not (isinstance(self.basis, type)
+                and hasattr(self.basis, 'for_types')):
             raise TypeError(f"Expected 'basis' to be a subclass of "
                             f"SteerableBasis (got "
                             f"{checks.show(self.basis)})")
+        if not isinstance(self.options, tuple) or not all(
+                isinstance(pair, tuple) and len(pair) == 2
+                for pair in self.options):
+            raise TypeError(f"Expected 'options' to be a tuple of pairs of a "
+                            f"name and a value (got "
+                            f"{checks.show(self.options)}). "
+                            f"'{self.basis.__name__}.spec(name=value)' makes "
+                            f"them")
         known = self.basis.options()
         for name, _ in self.options:
             if name not in known:

@@ -392,7 +392,7 @@ def test_the_helper_knows_boxes(group, options):
                                 **options)
     assert_equivariant(conv)
     wrong = torch.randn(conv.dense_weight().shape)
-    conv.dense_weight = lambda: wrong.to(conv.kernel.positions.dtype)
+    conv._dense_maps = lambda x=None: (wrong.to(conv.dtype), None)
     with pytest.raises(AssertionError):
         assert_equivariant(conv)
 
