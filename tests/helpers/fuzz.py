@@ -249,6 +249,8 @@ SPECIAL = {
         lists=lambda: [torch.tensor([0, 1]), torch.tensor([1, 0])]),
     'rotate_voxels': dict(R=lambda: torch.eye(3)),
     'tetris_points': dict(group=lambda: 'SO(3)'),
+    'BasisSpec': dict(basis=lambda: kernels.ImplicitBasis,
+                      options=lambda: (('hidden', 4), )),
     'tetris_voxels': dict(cell=lambda: 2, pad=lambda: 1,
                           group=lambda: 'SO(3)'),
     'group_from_escnn': dict(gspace=Nonsense),
