@@ -828,7 +828,7 @@ is made by `tests/test_compatibility.py`, which runs each line in the way that
 a user would; a line that is wrong, either way, fails there.
 
 *Layers per node* are `Linear`, `FieldBatchNorm`, `FieldDropout`, `NormGate`,
-`Gate`, `NormActivation` and `TensorProductActivation`, one behind the other.
+`Gate`, `NormActivation` and `TensorProductActivation`, one after the other.
 An empty place: there is nothing to say, or nothing was tried.
 """
 

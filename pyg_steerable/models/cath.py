@@ -56,7 +56,7 @@ class CathNet(VoxelNet):
     residual blocks of two convolutions with batch norm, the mean over space
     and a linear layer. It has 143,560 parameters.
 
-    Stages begin with average pooling, and there is no non-linearity behind
+    Stages begin with average pooling, and there is no non-linearity after
     the sums, as in the paper's code. Turning the voxels by
     :math:`90^{\circ}` about an axis leaves the logits unchanged to rounding
     on grids of 17, 25, 33, ... voxels, where every stride fits the grid on
@@ -78,7 +78,7 @@ class CathNet(VoxelNet):
         max_degree (int, optional): :math:`L`. (default: :obj:`3`)
         invariants (int, optional): Scalars of the last convolution.
             (default: :obj:`256`)
-        dropout (float, optional): For each field behind each convolution.
+        dropout (float, optional): For each field after each convolution.
             (default: :obj:`0.1`)
         momentum (float, optional): Of the batch norm.
             (default: :obj:`0.01`)
@@ -141,7 +141,7 @@ class CathCNN(PlainVoxelNet):
             (default: :obj:`(32, 64, 128, 256)`)
         blocks (list[int], optional): Residual blocks in each stage.
             (default: :obj:`(3, 4, 6, 3)`)
-        dropout (float, optional): For each channel behind each convolution.
+        dropout (float, optional): For each channel after each convolution.
             (default: :obj:`0.01`)
 
     Shapes:

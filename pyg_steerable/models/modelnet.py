@@ -26,7 +26,7 @@ from ..nn.pointwise import (
     NormGate,
     QuotientELU,
 )
-from ..nn.pointwise.activation import build_activation
+from ..nn.pointwise.activation import activation_input, build_activation
 from ..nn.pool.interpolate import interpolate
 from ..ops.precision import at_least_float32
 from ..symmetry.fields import FieldType
@@ -48,7 +48,7 @@ class _Encoder(torch.nn.Module):
         self.k = checks.integer('k', k, 1, MOST)
         self.sampling = checks.choice('sampling', sampling, SAMPLING)
         checks.integer('channels', channels, 1, MOST)
-        checks.scale('num_points', num_points)
+        self.num_points = checks.scale('num_points', num_points)
         group = Group.wrap(group)
         position = FieldType('1o', group)
         self.extra = None if in_type is None else FieldType.wrap(in_type)
@@ -59,18 +59,20 @@ class _Encoder(torch.nn.Module):
         self.types.append(hidden_type if last_type is None else last_type)
         self.convs, self.norms, self.acts = (torch.nn.ModuleList()
                                              for _ in range(3))
-        points = float(num_points)
+        points = self.num_points
         for i, ratio in enumerate(self.ratios):
             # k of so many points on a surface of area 4, in the unit ball.
             reach = (4 * k / (torch.pi * points))**0.5
             points *= ratio
             radius = reach if spec.basis.spans_neighbors else reach / 2
-            conv = SteerableConv(self.types[i], self.types[i + 1],
+            act = build_activation(activation, self.types[i + 1])
+            act_type = activation_input(act, self.types[i + 1])
+            conv = SteerableConv(self.types[i], act_type,
                                  spec.with_defaults(radius=radius),
                                  num_neighbors=k, aggr='mean')
             self.convs.append(conv)
-            self.norms.append(FieldBatchNorm(self.types[i + 1]))
-            self.acts.append(build_activation(activation, self.types[i + 1]))
+            self.norms.append(FieldBatchNorm(act_type))
+            self.acts.append(act)
 
     def levels(self, pos, batch, cell, pbc) -> list[Level]:
         return hierarchy(pos, batch, self.ratios, self.k, self.sampling,
@@ -139,13 +141,19 @@ class _OnClouds(FieldModule):
         return self.encoder.levels(pos, batch, cell, pbc)
 
     def example(self, generator: torch.Generator) -> Example:
-        """Three small clouds of as many points as the last graph needs, with
-        their graphs.
+        """Small clouds of as many points as the last graph needs, about as
+        dense as the network was built for, with their graphs.
         """
+        clouds = 8  # enough for statistics over them
         kept = prod(self.encoder.ratios[:-1])
         size = ceil((self.encoder.k + 1) / kept)
-        pos = random_positions(generator, 3 * size)
-        batch = torch.arange(3, device='cpu').repeat_interleave(size)
+        pos = random_positions(generator, clouds * size)
+        # Near spheres of as much area for each point, made flat or long.
+        radius = (size / (torch.pi * self.encoder.num_points))**0.5
+        pos = radius * (0.1 * pos + torch.nn.functional.normalize(pos))
+        axes = 0.5 + torch.rand(clouds, 3, generator=generator, device='cpu')
+        batch = torch.arange(clouds, device='cpu').repeat_interleave(size)
+        pos = pos * axes[batch]
         seed = torch.randint(2**31, (), generator=generator, device='cpu')
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
@@ -300,10 +308,11 @@ class ModelNetSegmenter(_OnClouds):
         types = self.encoder.types
         self.mixes = torch.nn.ModuleList()
         for skip in types[-2::-1]:
+            act = build_activation(activation, types[-1])
+            act_type = activation_input(act, types[-1])
             self.mixes.append(torch.nn.Sequential(
-                Linear(types[-1] + skip, types[-1]),
-                FieldBatchNorm(types[-1]),
-                build_activation(activation, types[-1])))
+                Linear(types[-1] + skip, act_type), FieldBatchNorm(act_type),
+                act))
         self.head = torch.nn.Sequential(
             InvariantReadout(types[-1], mlp), torch.nn.ELU(),
             torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))

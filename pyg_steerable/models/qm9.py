@@ -11,7 +11,7 @@ from ..nn import SteerableConv
 from ..nn.field import Example, FieldModule, random_positions
 from ..nn.kernel import BasisSpec
 from ..nn.pointwise import FieldBatchNorm, Linear, NormGate
-from ..nn.pointwise.activation import build_activation
+from ..nn.pointwise.activation import activation_input, build_activation
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .kernels import read_kernel
@@ -24,17 +24,22 @@ class _ResidualBlock(torch.nn.Module):
     """conv - norm - activation - conv - norm, plus the input, activation."""
     def __init__(self, field_type: FieldType, build_conv, activation):
         super().__init__()
-        self.conv1 = build_conv(field_type, field_type)
-        self.norm1 = FieldBatchNorm(field_type)
-        self.act1 = build_activation(activation, field_type)
-        self.conv2 = build_conv(field_type, field_type)
-        self.norm2 = FieldBatchNorm(field_type)
-        self.act2 = build_activation(activation, field_type)
+        self.act1, self.act2 = (build_activation(activation, field_type)
+                                for _ in range(2))
+        type1, type2 = (activation_input(act, field_type)
+                        for act in (self.act1, self.act2))
+        self.conv1 = build_conv(field_type, type1)
+        self.norm1 = FieldBatchNorm(type1)
+        self.conv2 = build_conv(field_type, type2)
+        self.norm2 = FieldBatchNorm(type2)
+        # The input has no gates.
+        self.shortcut = (torch.nn.Identity() if type2 == field_type else
+                         Linear(field_type, type2, bias=False))
 
     def forward(self, x: Tensor, *graph, **attributes) -> Tensor:
         h = self.act1(self.norm1(self.conv1(x, *graph, **attributes)))
         h = self.norm2(self.conv2(h, *graph, **attributes))
-        return self.act2(h + x)
+        return self.act2(h + self.shortcut(x))
 
 
 def _with_loops(edge_index: Tensor, num_nodes: int) -> Tensor:
@@ -99,7 +104,7 @@ class QM9Net(FieldModule):
         num_neighbors (float, optional): The typical number of neighbours.
             (default: :obj:`2.0`, the bonds of an atom)
         pool (str, optional): :obj:`"mean"` over atoms before the MLP, or
-            :obj:`"sum"` of atoms behind it, for extensive properties.
+            :obj:`"sum"` of atoms after it, for extensive properties.
             (default: :obj:`"mean"`)
         activation (callable, optional): Builds an activation from a
             :class:`FieldType`, for the layers and for kernels that are given

@@ -104,7 +104,7 @@ def lattice_stack(types: Sequence[FieldType], strides: Sequence[int], *,
         strides (list[int]): The stride of each block.
         smooth (bool, optional): If set to :obj:`True`, a stride is not that
             of the convolution but of a
-            :class:`~pyg_steerable.nn.LatticeLowPass` behind the block.
+            :class:`~pyg_steerable.nn.LatticeLowPass` after the block.
             (default: :obj:`False`)
         **kwargs (optional): Further arguments of :class:`LatticeBlock`.
 

@@ -7,8 +7,8 @@ import torch
 
 from pyg_steerable import FieldType, Group
 from pyg_steerable.models import ModelNetClassifier, ModelNetSegmenter
-from pyg_steerable.nn import NormGate, QuotientELU, hierarchy
-from pyg_steerable.testing import equivariance_error
+from pyg_steerable.nn import Gate, NormGate, QuotientELU, hierarchy
+from pyg_steerable.testing import assert_equivariant, equivariance_error
 
 SMALL = dict(channels=3, max_degree=2, ratios=(0.5, 0.5, 0.5), k=6,
              num_points=60)
@@ -282,3 +282,10 @@ def test_order_of_points_and_empty_clouds(cls):
         assert apart.shape == (5, 3) and apart.isfinite().all()
         apart = apart[names]
     assert torch.allclose(apart, out, atol=1e-12)
+
+
+@pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
+def test_activations_with_gates(cls):
+    model = cls(5, group='SO(2)xM', activation=Gate)
+    assert_equivariant(model)
+    assert_equivariant(model.double(), num_samples=2)

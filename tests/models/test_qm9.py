@@ -12,7 +12,8 @@ from pyg_steerable.datasets import load_qm9
 from pyg_steerable.kernels import ImplicitBasis
 from pyg_steerable.models import QM9Net
 from pyg_steerable.models.qm9 import _with_loops
-from pyg_steerable.nn import QuotientELU
+from pyg_steerable.nn import Gate, QuotientELU
+from pyg_steerable.testing import assert_equivariant
 
 VARIANTS = [
     dict(),
@@ -145,3 +146,9 @@ def test_checkpoint_in_another_process(batch, tmp_path):
         "                   b['edge_attr'], b['batch'])\n"
         "assert torch.equal(out, saved['out']), out - saved['out']\n")
     subprocess.run([sys.executable, '-c', code, str(path)], check=True)
+
+
+def test_activations_with_gates():
+    model = QM9Net(activation=Gate, blocks=2)
+    assert_equivariant(model)
+    assert_equivariant(model.double(), num_samples=2)

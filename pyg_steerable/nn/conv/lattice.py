@@ -32,7 +32,7 @@ BACKENDS = ('auto', 'reference')
 
 
 def _one_more(x: Tensor, dim: int) -> Tensor:
-    """Zeros behind the last entry of a dimension."""
+    """Zeros after the last entry of a dimension."""
     # Not F.pad: in PyTorch 2.6 and before it refuses empty dimensions.
     shape = (*x.shape[:dim], 1, *x.shape[dim + 1:])
     return torch.cat([x, x.new_zeros(shape)], dim)

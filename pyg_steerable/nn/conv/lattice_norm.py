@@ -10,7 +10,7 @@ from .lattice import LatticeSteerableConv
 
 
 class LatticeNormConv(LatticeSteerableConv):
-    r"""Batch normalisation of fields, and the convolution behind it as one
+    r"""Batch normalisation of fields, and the convolution after it as one
     layer (`"3D Steerable CNNs" <https://arxiv.org/abs/1807.02547>`_),
 
     .. math::

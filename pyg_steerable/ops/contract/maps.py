@@ -104,7 +104,7 @@ class ExpandedMap:
                  c.w:c.w + c.mw * c.dw]
 
     # Inputs and outputs in the layout that the map works in (with rows of
-    # zeros behind), and back.
+    # zeros after them), and back.
 
     def enter(self, x: Tensor, which: str, pad: int = 0) -> Tensor:
         if not pad:

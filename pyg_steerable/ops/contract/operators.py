@@ -228,7 +228,7 @@ _backward.register_autograd(_grad_backward, setup_context=_save_backward)
 
 
 def _joined(size: int, in_dims, tensors, shift=None) -> list[Tensor]:
-    """Tensors of all entries, one behind the other; indices are shifted by
+    """Tensors of all entries, one after the other; indices are shifted by
     so much from entry to entry.
     """
     out = []
