@@ -1,8 +1,8 @@
 """Linear layers: forward and backward, beside e3nn's o3.Linear.
 
-    python benchmarks/linear.py
-    python benchmarks/linear.py --groups 'O(3)' --sizes 256x2 --rows 16 4096
-    python benchmarks/linear.py --before linear.py --json linear.json
+    python -m benchmarks.linear
+    python -m benchmarks.linear --groups 'O(3)' --sizes 256x2 --rows 16 4096
+    python -m benchmarks.linear --before linear.py --json linear.json
 
 Sizes are channels x highest degree. All layers map the same fields to the
 same fields, in one process and one after the other in a random order in each
@@ -19,16 +19,13 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
 from e3nn import o3
 
+from benchmarks.commandline import new_parser
 from pyg_steerable import FieldType
 from pyg_steerable.nn import Linear
-
-sys.path.insert(0, str(Path(__file__).parent.parent / 'examples'))
-from commandline import new_parser  # noqa: E402
 
 SIZES = ('8x1', '16x1', '16x2', '16x3', '64x2')
 GROUPS = ('O(3)', 'SO(2)xM', 'C4', 'I')

@@ -85,7 +85,7 @@ def train(args, train_set, valid_set, num_classes: int):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, args.epochs, args.lr / 100)
     loader = DataLoader(train_set, args.batch_size, shuffle=True,
-                        drop_last=True)
+                        drop_last=len(train_set) > args.batch_size)
     learned, log, best = (net, optimizer, schedule), [], None
     if (args.out / 'last.pt').exists():
         log, best = restore(args, learned)
@@ -126,24 +126,33 @@ def options(args) -> dict:
     return {k: v for k, v in vars(args).items() if k not in FREE}
 
 
+def check_options(args, before: dict) -> None:
+    if before != options(args):
+        raise ValueError(f"Expected the options of the run in '{args.out}', "
+                         f"{before} (got {options(args)}). Start again with "
+                         f"'--fresh', or choose another '--out'")
+
+
+def write(path: Path, save) -> None:
+    """Writes a file, whole or not at all."""
+    part = path.with_name(f'{path.name}.part')
+    save(part)
+    part.replace(path)
+
+
 def save(args, learned, log, best) -> None:
-    """Writes the checkpoint, whole or not at all."""
-    part = args.out / 'last.pt.part'
-    torch.save({'options': options(args), 'log': log, 'best': best,
-                'learned': [one.state_dict() for one in learned],
-                'rng': torch.get_rng_state(),
-                'rng_cuda': torch.cuda.get_rng_state_all()}, part)
-    part.replace(args.out / 'last.pt')
+    state = {'options': options(args), 'log': log, 'best': best,
+             'learned': [one.state_dict() for one in learned],
+             'rng': torch.get_rng_state(),
+             'rng_cuda': torch.cuda.get_rng_state_all()}
+    write(args.out / 'last.pt', lambda part: torch.save(state, part))
 
 
 def restore(args, learned):
     """The log and the best weights; all else is put where it was."""
     state = torch.load(args.out / 'last.pt', map_location='cpu',
                        weights_only=True)
-    if state['options'] != options(args):
-        raise ValueError(f"Expected the options of the run in '{args.out}', "
-                         f"{state['options']} (got {options(args)}). Start "
-                         f"again with '--fresh', or choose another '--out'")
+    check_options(args, state['options'])
     for one, values in zip(learned, state['learned']):
         one.load_state_dict(values)
     torch.set_rng_state(state['rng'])
@@ -162,7 +171,7 @@ def plot(log, path: Path) -> None:
     left.legend()
     right.plot(epochs, accuracies, marker='.')
     right.set(xlabel='epoch', ylabel='validation accuracy [%]')
-    figure.savefig(path, dpi=150)
+    write(path, lambda part: figure.savefig(part, dpi=150, format='png'))
     plt.close(figure)
 
 
@@ -200,32 +209,50 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(args) -> dict:
+    """Trains, tests and plots; returns the figures."""
+    clouds = load(args, True)
+    if len(clouds) < 10:
+        raise ValueError(f"Expected at least 10 clouds to train, validate and "
+                         f"test with (got {len(clouds)}). Take more with "
+                         f"'--clouds'")
+    train_set, valid_set = random_split(
+        clouds, [0.8, 0.2], torch.Generator().manual_seed(args.seed))
+    net, log = train(args, train_set, valid_set, int(clouds.y.max()) + 1)
+    plot(log, args.out / 'modelnet40.png')
+    found = {group: accuracy(*predict(net, load(args, False, group),
+                                      args.device))
+             for group in ('SO(2)', 'SO(3)')}
+    return {'options': options(args), 'test_accuracy': found, 'log': log}
+
+
 def main(argv=None) -> dict:
-    """Trains, prints and plots; returns the figures."""
+    """Runs, or goes on, and prints; returns the figures."""
     parser = build_parser()
     if parser.parse_args(argv).demo:
         parser.set_defaults(clouds=800, points=192, channels=8, degree=1,
                             levels=3, hidden=4, epochs=12, lr=5e-3)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        (args.out / 'last.pt').unlink(missing_ok=True)
     torch.set_num_threads(args.threads)
-    clouds = load(args, True)
-    train_set, valid_set = random_split(
-        clouds, [0.8, 0.2], torch.Generator().manual_seed(args.seed))
-    net, log = train(args, train_set, valid_set, int(clouds.y.max()) + 1)
-    found = {group: accuracy(*predict(net, load(args, False, group),
-                                      args.device))
-             for group in ('SO(2)', 'SO(3)')}
-    results = {'test_accuracy': found, 'log': log}
-    (args.out / 'results.json').write_text(json.dumps(results))
-    for group, value in found.items():
+    path = args.out / 'results.json'  # there when all else is
+    if args.fresh:
+        path.unlink(missing_ok=True)
+        (args.out / 'last.pt').unlink(missing_ok=True)
+    if not path.exists():
+        text = json.dumps(run(args))
+        write(path, lambda part: part.write_text(text))
+    results = json.loads(path.read_text())
+    check_options(args, results['options'])
+    for group, value in results['test_accuracy'].items():
         print(f'test accuracy, clouds turned by {group}: {value:.1f} %')
-    plot(log, args.out / 'modelnet40.png')
     print(f"plot: {args.out / 'modelnet40.png'}")
     return results
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit('stopped; without --fresh, the same command goes '
+                         'on') from None

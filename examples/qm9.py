@@ -33,6 +33,10 @@ def load(args):
     its deviation in the training set; its mean and this deviation.
     """
     dataset = load_qm9(args.source, limit=args.limit or None)
+    if len(dataset) < 10:
+        raise ValueError(f"Expected at least 10 molecules to train, validate "
+                         f"and test with (got {len(dataset)}). Take more "
+                         f"with '--limit'")
     parts = [dataset[index] for index in split_qm9(len(dataset))]
     y = parts[0].target(args.target)
     mean, std = float(y.mean()), float(y.std())
@@ -90,7 +94,7 @@ def train(args, train_set, valid_set, scale: float):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, args.epochs, args.lr / 100)
     loader = DataLoader(train_set, args.batch_size, shuffle=True,
-                        drop_last=True)
+                        drop_last=len(train_set) > args.batch_size)
     learned, log, best = (net, optimizer, schedule), [], None
     if (args.out / 'last.pt').exists():
         log, best = restore(args, learned)
@@ -129,23 +133,32 @@ def options(args) -> dict:
     return {k: v for k, v in vars(args).items() if k not in FREE}
 
 
+def check_options(args, before: dict) -> None:
+    if before != options(args):
+        raise ValueError(f"Expected the options of the run in '{args.out}', "
+                         f"{before} (got {options(args)}). Start again with "
+                         f"'--fresh', or choose another '--out'")
+
+
+def write(path: Path, save) -> None:
+    """Writes a file, whole or not at all."""
+    part = path.with_name(f'{path.name}.part')
+    save(part)
+    part.replace(path)
+
+
 def save(args, learned, log, best) -> None:
-    """Writes the checkpoint, whole or not at all."""
-    part = args.out / 'last.pt.part'
-    torch.save({'options': options(args), 'log': log, 'best': best,
-                'learned': [one.state_dict() for one in learned],
-                'rng': torch.get_rng_state()}, part)
-    part.replace(args.out / 'last.pt')
+    state = {'options': options(args), 'log': log, 'best': best,
+             'learned': [one.state_dict() for one in learned],
+             'rng': torch.get_rng_state()}
+    write(args.out / 'last.pt', lambda part: torch.save(state, part))
 
 
 def restore(args, learned):
     """The log and the best weights; all else is put where it was."""
     state = torch.load(args.out / 'last.pt', map_location='cpu',
                        weights_only=True)
-    if state['options'] != options(args):
-        raise ValueError(f"Expected the options of the run in '{args.out}', "
-                         f"{state['options']} (got {options(args)}). Start "
-                         f"again with '--fresh', or choose another '--out'")
+    check_options(args, state['options'])
     for one, values in zip(learned, state['learned']):
         one.load_state_dict(values)
     torch.set_rng_state(state['rng'])
@@ -163,7 +176,7 @@ def plot(log, predicted, true, unit: str, path: Path) -> None:
     right.scatter(true, predicted, s=6, alpha=0.6, linewidths=0)
     right.set(xlabel=f'true [{unit}]', ylabel=f'predicted [{unit}]',
               title=f'{len(true)} test molecules')
-    figure.savefig(path, dpi=150)
+    write(path, lambda part: figure.savefig(part, dpi=150, format='png'))
     plt.close(figure)
 
 
@@ -196,34 +209,51 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv=None) -> dict:
-    """Trains, prints and plots; returns the figures."""
-    parser = build_parser()
-    if parser.parse_args(argv).demo:
-        parser.set_defaults(epochs=30, lr=3e-3, blocks=3, kernel_layers=2)
-    args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        (args.out / 'last.pt').unlink(missing_ok=True)
-    torch.set_num_threads(args.threads)
+def run(args) -> dict:
+    """Trains, tests and plots; returns the figures."""
     (train_set, valid_set, test_set), mean, std = load(args)
     _, _, factor, unit = TARGETS[args.target]
     net, log = train(args, train_set, valid_set, std * factor)
     predicted, true = (factor * (std * y + mean) for y in
                        predict(net, test_set, args.device))
-    results = {
-        'test_mae': float((predicted - true).abs().mean()),
-        'mean_predictor_mae': float((factor * mean - true).abs().mean()),
-        'largest_change': largest_change(net, test_set, args), 'log': log}
-    (args.out / 'results.json').write_text(json.dumps(results))
+    plot(log, predicted, true, unit, args.out / 'qm9.png')
+    return {'options': options(args),
+            'parameters': sum(p.numel() for p in net.parameters()),
+            'test_mae': float((predicted - true).abs().mean()),
+            'mean_predictor_mae': float((factor * mean - true).abs().mean()),
+            'largest_change': largest_change(net, test_set, args),
+            'log': log}
+
+
+def main(argv=None) -> dict:
+    """Runs, or goes on, and prints; returns the figures."""
+    parser = build_parser()
+    if parser.parse_args(argv).demo:
+        parser.set_defaults(epochs=30, lr=3e-3, blocks=3, kernel_layers=2)
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    path = args.out / 'results.json'  # there when all else is
+    if args.fresh:
+        path.unlink(missing_ok=True)
+        (args.out / 'last.pt').unlink(missing_ok=True)
+    if not path.exists():
+        text = json.dumps(run(args))
+        write(path, lambda part: part.write_text(text))
+    results = json.loads(path.read_text())
+    check_options(args, results['options'])
+    unit = TARGETS[args.target].report_unit
     print(f"test MAE of {args.target}: {results['test_mae']:.4g} {unit}; of "
           f"the mean alone: {results['mean_predictor_mae']:.4g} {unit}\n"
           f"largest change of a prediction under {args.group} and shifts: "
-          f"{results['largest_change']:.1e} deviations of the target")
-    plot(log, predicted, true, unit, args.out / 'qm9.png')
-    print(f"plot: {args.out / 'qm9.png'}")
+          f"{results['largest_change']:.1e} deviations of the target\n"
+          f"plot: {args.out / 'qm9.png'}")
     return results
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit('stopped; without --fresh, the same command goes '
+                         'on') from None

@@ -1,8 +1,13 @@
-"""The README's code runs as written, and its links lead somewhere."""
+"""The README's code runs as written, its links lead somewhere, and commands
+name what there is.
+"""
 import configparser
+import importlib
 import re
+import shlex
 from pathlib import Path
 
+import pytest
 import torch
 
 README = Path(__file__).parent.parent / 'README.md'
@@ -82,3 +87,109 @@ def test_urls_of_the_project():
                 assert (README.parent / url.split(base)[1]).exists(), url
     assert f'repository-code: {HOME}\n' in README.with_name(
         'CITATION.cff').read_text()
+
+
+# Commands ####################################################################
+
+ROOT = README.parent
+#: Commands that pass options on, and to which.
+PASSED_ON = {'benchmarks.papers.groups': 'benchmarks.papers.modelnet40',
+             'benchmarks.papers.qm9_ablation': 'benchmarks.papers.qm9'}
+OURS = r'(?:examples|benchmarks|docs|tests|pyg_steerable)\b'
+
+
+def commands(text):
+    """What python is given in a text: a file or a module, and the rest."""
+    text = re.sub(r'(?<!`)`([^`]+)`(?!`)',  # inline code over several lines
+                  lambda found: found[0].replace('\n', ' '), text)
+    text = text.replace('\\\n', ' ')
+    for name, rest in re.findall(
+            rf'(?:python|torchrun[^\n`]*?) ((?:-m )?{OURS}[\w./]*)([^\n`|]*)',
+            text):
+        try:
+            words = shlex.split(rest, comments=True)
+        except ValueError:  # a quotation mark behind the command
+            words = rest.split()
+        yield name.removeprefix('-m ').rstrip('.'), words
+
+
+def source(name):
+    """The file of a script or module, if there is one."""
+    for path in ([name] if name.endswith('.py') else
+                 [f"{name.replace('.', '/')}{end}"
+                  for end in ('.py', '/__main__.py')]):
+        if (ROOT / path).is_file():
+            return ROOT / path
+    return None
+
+
+def known(name, word):
+    """If a command has an option."""
+    path = source(name)
+    if 'def build_parser' not in path.read_text():
+        files = (path.parent.glob('*.py') if path.stem == '__main__'
+                 else [path])
+        return any(f"'{word}'" in file.read_text() for file in files)
+    module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    return word in importlib.import_module(
+        module).build_parser()._option_string_actions
+
+
+def faults(text):
+    """Commands in a text that nothing takes."""
+    for name, words in commands(text):
+        if source(name) is None:
+            yield name
+            continue
+        takers = {name, PASSED_ON.get(name, name)}
+        if '--all' in words:
+            takers.add('benchmarks.papers.classification')
+        for word in words:
+            if word.startswith('-') and not any(
+                    known(taker, word) or taker.endswith('classification')
+                    and word == '--seeds' for taker in takers):
+                yield f'{name} {word}'
+
+
+def texts():
+    """Pages, and modules with docstrings, that name commands."""
+    return [README, *sorted((ROOT / 'docs').glob('*.md')), *(
+        path for folder in ('examples', 'benchmarks', 'docs', 'tests/helpers',
+                            'pyg_steerable')
+        for path in sorted((ROOT / folder).rglob('*'))
+        if path.suffix == '.py' or path.name == 'README.md')]
+
+
+def test_commands_exist():
+    pytest.importorskip('lightning')
+    found = {str(path.relative_to(ROOT)): path.read_text()
+             for path in texts()}
+    names = {name for text in found.values() for name, _ in commands(text)}
+    assert {'examples/qm9.py', 'benchmarks.conv', 'benchmarks.papers.cath',
+            'docs.make_picture', 'tests/helpers/kills.py'} < names
+    assert {path: list(faults(text)) for path, text in found.items()
+            if list(faults(text))} == {}
+
+
+def test_wrong_commands_are_seen():
+    assert list(commands('`python -m benchmarks.conv --group O\n--json a`')
+                ) == [('benchmarks.conv', ['--group', 'O', '--json', 'a'])]
+    for text, fault in [
+            ('run `python examples/groups.py`.', 'examples/groups.py'),
+            ('    python -m benchmarks.none --all', 'benchmarks.none'),
+            ('`python examples/qm9.py\n--demo --npz a`',
+             'examples/qm9.py --npz'),
+            ('    python -m benchmarks.papers.groups --all \\\n        --blue',
+             'benchmarks.papers.groups --blue'),
+            ('torchrun --nproc-per-node 2 -m benchmarks.papers.qm9 --x',
+             'benchmarks.papers.qm9 --x')]:
+        assert list(faults(text)) == [fault]
+    assert not list(faults('python -m benchmarks.papers.groups --points 9'))
+
+
+@pytest.mark.parametrize('page', ['README.md', 'examples/README.md'])
+def test_files_that_are_named_exist(page):
+    named = re.findall(r'`((?:examples|benchmarks|docs)/[\w./]+)`',
+                       (ROOT / page).read_text())
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -1,4 +1,5 @@
 """A run is killed and started again."""
+import contextlib
 import os
 import signal
 import time
@@ -98,3 +99,36 @@ def assert_equal(a, b, place: str) -> None:
         assert a.dtype == b.dtype and torch.equal(a, b), place
     else:
         assert a == b, (place, a, b)
+
+
+@contextlib.contextmanager
+def ctrl_c(count: int):
+    """Presses Ctrl-C before a step of training, the count-th from now."""
+    backward, left = torch.Tensor.backward, [count]
+
+    def interrupted(loss, *args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return backward(loss, *args, **kwargs)
+
+    torch.Tensor.backward = interrupted
+    try:
+        yield
+    finally:
+        torch.Tensor.backward = backward
+
+
+def assert_same_files(first: Path, second: Path) -> None:
+    """Checks that two folders of an example hold the same, number by number,
+    and nothing that was begun.
+    """
+    names = {path.name for path in first.iterdir()}
+    assert names == {path.name for path in second.iterdir()}
+    for name in sorted(names):
+        if name.endswith('.pt'):
+            assert_equal(*(torch.load(folder / name, weights_only=True)
+                           for folder in (first, second)), name)
+        else:
+            assert (first / name).read_bytes() == \
+                (second / name).read_bytes(), name
