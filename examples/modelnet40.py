@@ -118,6 +118,10 @@ def train(args, train_set, valid_set, num_classes: int):
         progress.set_postfix_str(
             'loss {:.3f}, validation {:.3f}, {:.1f} %'.format(*log[-1]))
     progress.close()
+    if best is None:
+        raise ValueError(f"Expected an epoch with a finite validation loss "
+                         f"(got none in {args.epochs}). Take more '--epochs' "
+                         f"or a smaller '--lr'")
     net.load_state_dict(best)
     return net, log
 

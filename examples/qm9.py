@@ -125,6 +125,10 @@ def train(args, train_set, valid_set, scale: float):
         progress.set_postfix_str('MAE {:.4g}, validation {:.4g}'.format(
             *log[-1]))
     progress.close()
+    if best is None:
+        raise ValueError(f"Expected an epoch with a finite validation error "
+                         f"(got none in {args.epochs}). Take more '--epochs' "
+                         f"or a smaller '--lr'")
     net.load_state_dict(best)
     return net, log
 

@@ -129,3 +129,9 @@ def test_meshes_of_pyg(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = run(tmp_path / 'run', '--source', 'pyg', '--epochs', '1')
     assert 0 <= found['test_accuracy']['SO(2)'] <= 100
+
+
+@pytest.mark.parametrize('option', [('--epochs', '0'), ('--lr', '1e30')])
+def test_nothing_learned(tmp_path, option):
+    with pytest.raises(ValueError, match="'--epochs' or a smaller '--lr'"):
+        run(tmp_path, '--clouds', '20', *option)

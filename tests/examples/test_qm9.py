@@ -88,3 +88,9 @@ def test_demo_is_smaller():
     assert args.demo and qm9.build(args)(
         torch.rand(2, 5), torch.rand(2, 3), torch.tensor([[0, 1], [1, 0]]),
         torch.rand(2, 4)).shape == (1, 1)
+
+
+@pytest.mark.parametrize('option', [('--epochs', '0'), ('--lr', '1e30')])
+def test_nothing_learned(tmp_path, option):
+    with pytest.raises(ValueError, match="'--epochs' or a smaller '--lr'"):
+        run(tmp_path, '--limit', '40', *option)
