@@ -4,6 +4,7 @@ the options of everything that trains.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -29,7 +30,7 @@ def new_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every example has."""
+    """The options that every training run has."""
     group = parser.add_argument_group('training')
     group.add_argument('--epochs', type=int, default=100,
                        help='passes over the training set; the learning '
@@ -61,3 +62,32 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--fresh', action='store_true',
                        help='start again instead of resuming from --out')
     group.add_argument('--quiet', action='store_true', help='no bars')
+
+
+class Preset(argparse.Action):
+    """A flag that gives other options other defaults."""
+    def __init__(self, *args, presets: dict, **kwargs):
+        super().__init__(*args, nargs=0, default=False, **kwargs)
+        self.presets = presets
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, True)
+        parser.set_defaults(**self.presets)
+
+
+def add_smoke_option(parser: argparse.ArgumentParser, **presets) -> None:
+    """The option of a run that is as short as possible."""
+    parser.add_argument('--smoke', action=Preset, presets=presets,
+                        help='seconds: does it run?')
+
+
+def read_run(parser: argparse.ArgumentParser, argv,
+             name: Callable[[argparse.Namespace], str]) -> argparse.Namespace:
+    """Reads the command line of a training run, whose folder has this name
+    in runs/ unless --out names one.
+    """
+    parser.parse_args(argv)  # sets the defaults of presets
+    args = parser.parse_args(argv)
+    if args.out is None:
+        args.out = Path('runs') / name(args)
+    return args

@@ -18,7 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     adam,
@@ -67,22 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
                        help='in the classifier')
     add_training_options(parser)
     parser.set_defaults(epochs=10, batch_size=25, weight_decay=1e-3)
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    add_smoke_option(parser, size=37, channels=[1, 1, 1, 1], degree=1,
+                     hidden=16, epochs=2, valid=2, threads=1)
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.smoke:
-        parser.set_defaults(size=37, channels=[1, 1, 1, 1], degree=1,
-                            hidden=16, epochs=2, valid=2, threads=1)
-    args = parser.parse_args(argv)
-    if args.out is None:
-        args.out = Path('runs') / f'amino_acids_{args.seed}'
-    return args
+    return read_run(build_parser(), argv,
+                    lambda args: f'amino_acids_{args.seed}')
 
 
 # Data ########################################################################

@@ -19,7 +19,12 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.transforms import Compose
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     add_schedule_options,
@@ -82,8 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--l1', type=float, default=1e-8,
                         help='weight of the sum of absolute parameters')
     parser.set_defaults(batch_size=16, lr=0.1)
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    add_smoke_option(parser, size=14, channels=[1, 2], blocks=[1, 1],
+                     degree=1, invariants=8, epochs=2, threads=1)
     return parser
 
 
@@ -96,13 +101,9 @@ def parse(argv=None) -> argparse.Namespace:
     parser.set_defaults(epochs=epochs, hold=hold, decay=decay,
                         l1=rest[cnn], weight_decay=rest[cnn],
                         lr=5e-4 if cnn else 0.1)
-    if args.smoke:
-        parser.set_defaults(size=14, channels=[1, 2], blocks=[1, 1], degree=1,
-                            invariants=8, epochs=2, threads=1)
-    args = parser.parse_args(argv)
+    args = read_run(parser, argv, lambda args: f'cath_{args.net}_'
+                    f'{args.reduce}_{args.seed}')
     args.dropout = rest[2]
-    if args.out is None:
-        args.out = Path('runs') / f'cath_{args.net}_{args.reduce}_{args.seed}'
     return args
 
 

@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 from torch_geometric.transforms import BaseTransform
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     add_comparison_option,
@@ -84,23 +88,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_training_options(parser)
     parser.set_defaults(epochs=20, lr=1e-2)
     add_comparison_option(parser)
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    add_smoke_option(parser, train=80, test=40, epochs=1, threads=1,
+                     fields=2 * ['2x0e + 1x1o'], invariants=8,
+                     channels=[2, 4, 8])
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line of one run."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.smoke:
-        parser.set_defaults(train=80, test=40, epochs=1, threads=1,
-                            fields=2 * ['2x0e + 1x1o'], invariants=8,
-                            channels=[2, 4, 8])
-    args = parser.parse_args(argv)
-    if args.out is None:
-        args.out = Path('runs') / f'modelnet10_{args.net}_{args.seed}'
-    return args
+    return read_run(build_parser(), argv,
+                    lambda args: f'modelnet10_{args.net}_{args.seed}')
 
 
 # Data ########################################################################

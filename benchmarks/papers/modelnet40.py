@@ -26,7 +26,13 @@ from torch_geometric.transforms import (
     SamplePoints,
 )
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    Preset,
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     confusion,
@@ -124,31 +130,23 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument('--smoothing', type=float, default=0.2,
                        help='of the labels')
     add_training_options(parser)
-    parser.add_argument('--demo', action='store_true',
-                        help='a few minutes on two CPU cores')
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    parser.add_argument('--demo', action=Preset, presets=dict(
+        points=192, train=800, test=200, epochs=12, channels=8, hidden=4,
+        lr=5e-3, degree=1, ratios=[0.5, 0.5, 0.5], invariants=64, mlp=64,
+        threads=1, passes=4), help='a few minutes on two CPU cores')
+    add_smoke_option(parser, points=64, train=80, test=20, epochs=1,
+                     channels=3, hidden=2, degree=1, ratios=[0.5, 0.5],
+                     invariants=8, mlp=8, passes=2, batch_size=16)
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.demo:
-        parser.set_defaults(points=192, train=800, test=200, epochs=12,
-                            channels=8, hidden=4, lr=5e-3, degree=1,
-                            ratios=[0.5, 0.5, 0.5], invariants=64, mlp=64,
-                            threads=1, passes=4)
-    if args.smoke:
-        parser.set_defaults(points=64, train=80, test=20, epochs=1,
-                            channels=3, hidden=2, degree=1, ratios=[0.5, 0.5],
-                            invariants=8, mlp=8, passes=2, batch_size=16)
-    args = parser.parse_args(argv)
-    if args.out is None:
-        name = args.group.replace('(', '').replace(')', '')
-        args.out = Path('runs') / f'modelnet_{name}_{args.kernel}_{args.seed}'
-    return args
+    def name(args):
+        group = args.group.replace('(', '').replace(')', '')
+        return f'modelnet_{group}_{args.kernel}_{args.seed}'
+
+    return read_run(build_parser(), argv, name)
 
 
 # Data ########################################################################

@@ -11,7 +11,6 @@ Started again with the same --out, it goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -20,7 +19,13 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    Preset,
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.kernels import (
     ACTIVATIONS,
     add_kernel_options,
@@ -95,39 +100,28 @@ def build_parser() -> argparse.ArgumentParser:
                        help='choose --channels for about N parameters '
                        '(default: do not)')
     add_training_options(parser)
-    parser.add_argument('--demo', action='store_true',
-                        help='a few minutes on two CPU cores')
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    # Small tensors: a second thread would only wait.
+    parser.add_argument('--demo', action=Preset, presets=dict(
+        target='homo', epochs=30, batch_size=32, lr=3e-3, blocks=3,
+        kernel_layers=2, threads=1), help='a few minutes on two CPU cores')
+    add_smoke_option(parser, epochs=1, batch_size=32, blocks=1, channels=4,
+                     hidden=4, train=64, test=64)
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line."""
     parser = build_parser()
-    return _presets(parser, parser.parse_args(argv), argv)
-
-
-def _presets(parser, args, argv):
-    if args.demo:
-        # Small tensors: a second thread would only wait.
-        parser.set_defaults(target='homo', epochs=30, batch_size=32, lr=3e-3,
-                            blocks=3, kernel_layers=2, threads=1)
-    if args.smoke:
-        parser.set_defaults(epochs=1, batch_size=32, blocks=1, channels=4,
-                            hidden=4, train=64, test=64)
-    args = parser.parse_args(argv)
-    if args.condition is None:
-        args.condition = 'atoms' if args.kernel == 'implicit' else 'none'
+    kernel = parser.parse_args(argv).kernel
+    parser.set_defaults(condition='atoms' if kernel == 'implicit' else 'none')
+    args = read_run(parser, argv, lambda args: f'qm9_{args.target}_'
+                    f'{args.kernel}_{args.condition}_{args.seed}')
     if args.kernel == 'harmonic' and args.condition != 'none':
         parser.error('--kernel harmonic takes no features: use --condition '
                      'none, or --kernel implicit')
     if args.pool is None:
         extensive = ('alpha', 'r2', 'zpve', 'U0', 'U', 'H', 'G', 'Cv')
         args.pool = 'sum' if args.target in extensive else 'mean'
-    if args.out is None:
-        args.out = Path('runs') / (f'qm9_{args.target}_{args.kernel}_'
-                                   f'{args.condition}_{args.seed}')
     return args
 
 

@@ -28,7 +28,12 @@ from torch.utils.data import Dataset
 from torch_geometric.transforms import Compose
 from tqdm import tqdm
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     adam,
@@ -85,23 +90,16 @@ def build_parser() -> argparse.ArgumentParser:
                         metavar='EPOCHS',
                         help='how often to make the lists of the validation '
                         'set')
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    add_smoke_option(parser, size=12, fields=7 * ['2x0e + 1x1o'],
+                     invariants=8, epochs=3, batch_size=10, validate_every=1,
+                     threads=1)
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.smoke:
-        parser.set_defaults(size=12, fields=7 * ['2x0e + 1x1o'],
-                            invariants=8, epochs=3, batch_size=10,
-                            validate_every=1, threads=1)
-    args = parser.parse_args(argv)
-    if args.out is None:
-        args.out = Path('runs') / f'shrec17_{args.seed}'
-    return args
+    return read_run(build_parser(), argv,
+                    lambda args: f'shrec17_{args.seed}')
 
 
 # Data ########################################################################

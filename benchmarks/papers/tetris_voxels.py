@@ -20,9 +20,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from benchmarks.commandline import add_training_options, new_parser
+from benchmarks.commandline import (
+    Preset,
+    add_smoke_option,
+    add_training_options,
+    new_parser,
+    read_run,
+)
 from benchmarks.papers.classification import (
     Classification,
     add_comparison_option,
@@ -102,30 +107,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--validate-every', type=int, default=10,
                         metavar='EPOCHS',
                         help='how often, with rotations of its own')
-    parser.add_argument('--small', action='store_true',
+    parser.add_argument('--small', action=Preset, presets=SMALL,
                         help='minutes on a CPU')
     add_comparison_option(parser)
-    parser.add_argument('--smoke', action='store_true',
-                        help='seconds: does it run?')
+    add_smoke_option(parser, **{
+        **SMALL, 'cell': 1, 'pad': 2, 'copies': 2, 'epochs': 3,
+        'validate_every': 1, 'fields': 3 * ['2x0e+1x1o'],
+        'channels': [4, 4, 4, 8], 'invariants': 8})
     return parser
 
 
 def parse(argv=None) -> argparse.Namespace:
     """Reads the command line of one run."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.small:
-        parser.set_defaults(**SMALL)
-    if args.smoke:
-        parser.set_defaults(**{
-            **SMALL, 'cell': 1, 'pad': 2, 'copies': 2, 'epochs': 3,
-            'validate_every': 1, 'fields': 3 * ['2x0e+1x1o'],
-            'channels': [4, 4, 4, 8], 'invariants': 8})
-    args = parser.parse_args(argv)
-    if args.out is None:
-        name = 'smooth' if args.smooth else 'rough'
-        args.out = Path('runs') / f'tetris_{args.net}_{name}_{args.seed}'
-    return args
+    return read_run(
+        build_parser(), argv, lambda args: f'tetris_{args.net}_'
+        f'{"smooth" if args.smooth else "rough"}_{args.seed}')
 
 
 def build_network(args):
