@@ -51,7 +51,7 @@ types: $(READY)
 	$(PY) -m mypy
 
 bench: $(READY)
-	@set -e; for f in construct conv lattice neighbors pointcloud \
+	@set -e; for f in construct conv lattice linear neighbors pointcloud \
 			quotient_elu; do \
 		echo "== $$f"; $(PY) -m benchmarks.$$f $(ARGS); \
 	done
