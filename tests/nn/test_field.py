@@ -165,8 +165,8 @@ def test_any_layer_along_another_axis():
 # Grids #####################################################################
 
 
-@pytest.mark.parametrize('size, stride, padding', itertools.product(
-    (1, 3, 5), (1, 2, 3), (0, 1, 2)))
+@pytest.mark.parametrize('size, stride, padding', [*itertools.product(
+    (1, 3, 5), (1, 2, 3), (0, 1, 2))])
 @pytest.mark.parametrize('build', [
     lambda *n: LatticeSteerableConv(T, T, n[0], stride=n[1], padding=n[2]),
     lambda *n: LatticeBlock(T, T, n[0], stride=n[1], padding=n[2]),

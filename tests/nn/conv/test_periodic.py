@@ -121,7 +121,8 @@ def test_bad_shifts():
         with pytest.raises(error, match=words):
             conv(x, pos, edge_index, edge_shift=bad)
     adj = torch.sparse_coo_tensor(edge_index.flip(0),
-                                  torch.ones(len(shift)).double())
+                                  torch.ones(len(shift)).double(),
+                                  check_invariants=True)
     with pytest.raises(ValueError, match="no 'edge_shift' with a sparse"):
         conv(x, pos, adj, edge_shift=shift)
     conv.validate = True

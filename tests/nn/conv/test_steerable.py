@@ -569,7 +569,7 @@ def test_reset_parameters(cls):
         assert torch.equal(a[name], b[name]), name
     # Statistics are forgotten.
     x, pos, edge_index = graph()
-    conv.train()(x, 2 * pos, edge_index)
+    conv.train()(x, pos / 2, edge_index)
     torch.manual_seed(3)
     conv.reset_parameters()
     for name, value in conv.state_dict().items():
