@@ -139,12 +139,14 @@ class _OnClouds(FieldModule):
         return self.encoder.levels(pos, batch, cell, pbc)
 
     def example(self, generator: torch.Generator) -> Example:
-        """Three small clouds of as many points as the last graph needs, with
-        their graphs.
+        """Three small clouds of as many points as the last graph needs, as
+        dense as the kernels are made for, with their graphs.
         """
         kept = prod(self.encoder.ratios[:-1])
         size = ceil((self.encoder.k + 1) / kept)
-        pos = random_positions(generator, 3 * size)
+        radius = float(self.encoder.convs[0].kernel.basis.radius)
+        spread = radius / 2 * (size / (self.encoder.k + 1))**(1 / 3)
+        pos = spread * random_positions(generator, 3 * size)
         batch = torch.arange(3, device='cpu').repeat_interleave(size)
         seed = torch.randint(2**31, (), generator=generator, device='cpu')
         with torch.random.fork_rng(devices=[]):
