@@ -144,6 +144,7 @@ class _OnClouds(FieldModule):
         """
         kept = prod(self.encoder.ratios[:-1])
         size = ceil((self.encoder.k + 1) / kept)
+        # Neighbours within reach in the first graph and in the last.
         radius = float(self.encoder.convs[0].kernel.basis.radius)
         spread = radius / 2 * (size / (self.encoder.k + 1))**(1 / 3)
         pos = spread * random_positions(generator, 3 * size)
