@@ -64,7 +64,7 @@ class Column:
         generator = torch.Generator().manual_seed(k)
         n, e = self.sizes[k]
         return (torch.randn(n, T.dim, generator=generator).to(dtype),
-                torch.randn(n, 3, generator=generator).to(dtype),
+                torch.randn(n, 3, generator=generator).to(dtype) / 2,
                 torch.randint(n, (2, e), generator=generator))
 
     def dynamic(self):
@@ -251,11 +251,12 @@ def sparse(column):
 @row('PyG', '`HeteroConv`', CONVS)
 def hetero(column):
     conv, (x, pos, edge_index) = column.build(), column.inputs()
-    other = copy.deepcopy(conv)
-    net = HeteroConv({('a', 'to', 'b'): conv, ('b', 'to', 'b'): other})
+    types = [('a', 'to', 'b'), ('b', 'to', 'b'), ('b', 'to', 'a')]
+    net = HeteroConv({t: copy.deepcopy(conv) for t in types})
     out = net({'a': x, 'b': x}, {'a': pos, 'b': pos},
-              {('a', 'to', 'b'): edge_index, ('b', 'to', 'b'): edge_index})
+              dict.fromkeys(types, edge_index))
     close(out['b'], 2 * conv(x, pos, edge_index))
+    close(out['a'], conv(x, pos, edge_index))
 
 
 @row('PyG', '`to_hetero`', CONVS)
@@ -491,7 +492,7 @@ def optimised(column):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 10.)
         optimizer.step()
-        values.append(float(loss))
+        values.append(loss.item())
     assert values[-1] < values[0]
 
 

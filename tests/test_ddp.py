@@ -50,7 +50,7 @@ def clouds(molecules):
         n = len(p)
         batch = torch.arange(n).repeat_interleave(16)
         if not molecules:
-            return p.flatten(0, 1), batch
+            return p.flatten(0, 1) / 3, batch  # in the unit ball
         graph = torch.cat([edges + 16 * i for i in range(n)], dim=1)
         return x[which].flatten(0, 1), p.flatten(0, 1), graph, None, batch
 

@@ -27,7 +27,7 @@ T, S = FieldType('3x0e + 2x1o'), FieldType('8x0e + 4x1o + 1x2e')
 
 
 def graph(nodes, edges, dim=T.dim):
-    return (torch.randn(nodes, dim), torch.randn(nodes, 3),
+    return (torch.randn(nodes, dim), torch.randn(nodes, 3) / 2,
             torch.randint(max(1, nodes), (2, edges)))
 
 

@@ -458,7 +458,7 @@ def test_a_processed_data_set_runs_nothing(tmp_path):
                 (good[0] | {'x': Payload(victim)}, *good[1:])):
         torch.save(bad, path)
         refused(path, lambda _: load_qm9('pyg', root=root), 'delete it')
-    path.write_bytes(pickle.dumps(Payload(victim)))
+    path.write_bytes(pickle.dumps(Payload(victim), protocol=2))
     refused(path, lambda _: load_qm9('pyg', root=root), 'delete it')
     assert not victim.exists()
 

@@ -26,9 +26,10 @@ class Convolutions(torch.nn.Module):
     def __init__(self):
         super().__init__()
         fields = FieldType('4x0e + 2x1o')
-        self.conv1 = HarmonicSteerableConv(FieldType('3x0e'), fields)
+        self.conv1 = HarmonicSteerableConv(FieldType('3x0e'), fields,
+                                           radius=2.)
         self.norm, self.act = FieldBatchNorm(fields), NormGate(fields)
-        self.conv2 = HarmonicSteerableConv(fields, fields)
+        self.conv2 = HarmonicSteerableConv(fields, fields, radius=2.)
         self.readout = InvariantReadout(fields, 1)
 
     def forward(self, x, pos, edge_index, batch):

@@ -148,9 +148,9 @@ def molecules(generator, outlier):
 
 
 def cloud(generator, outlier):
-    """Three clouds, some points of which are far away."""
+    """Three clouds in the unit ball, some points of which are far away."""
     pos, = edges(generator, outlier)
-    return pos, torch.arange(ROWS) * 3 // ROWS
+    return pos / 3, torch.arange(ROWS) * 3 // ROWS
 
 
 def voxels(channels, size):

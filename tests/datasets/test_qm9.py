@@ -1,5 +1,6 @@
 import os.path as osp
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -482,7 +483,7 @@ def test_bad_content(case, tmp_path):
 
 
 def test_bad_files(tmp_path):
-    whole = open(SAMPLE, 'rb').read()
+    whole = Path(SAMPLE).read_bytes()
     middle = len(whole) // 2
     flipped = bytes(255 - b for b in whole[middle:middle + 64])
     files = {

@@ -178,7 +178,6 @@ def test_compile_and_export(training):
         assert torch.allclose(program.module()(x), expected, atol=1e-6)
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_compiled_layers_on_graphs():
     torch.manual_seed(0)
     conv = LatticeSteerableConv(A, B, 3, bias=False)

@@ -150,13 +150,11 @@ def test_every_public_module_is_here():
     assert all(issubclass(cls, FieldModule) for cls in public())
 
 
-@pytest.mark.filterwarnings('ignore:In the first batch')
 @pytest.mark.parametrize('cls', STEERABLE, ids=lambda c: c.__name__)
 def test_equivariance(cls):
     assert_equivariant(make(cls), dtype=torch.float64)
 
 
-@pytest.mark.filterwarnings('ignore:In the first batch')
 @pytest.mark.parametrize('cls', MODULES, ids=lambda c: c.__name__)
 def test_no_equivariance_outside(cls):
     error = equivariance_error(make(cls), 'O(3)', dtype=torch.float64)
@@ -182,7 +180,6 @@ def test_dense_layers_claim_nothing_but_features_do():
     assert equivariance_error(model.features, 'O(3)') > 1e-2
 
 
-@pytest.mark.filterwarnings('ignore:In the first batch')
 @pytest.mark.parametrize('cls', MODULES, ids=lambda c: c.__name__)
 def test_examples_are_valid_and_the_same_again(cls):
     module = make(cls).eval()
@@ -284,7 +281,6 @@ class Softplus(FieldModule):
     lambda T: LatticeBlock(T, T, 3, activation=Softplus),
     lambda T: QM9Net(channels=2, blocks=1, activation=Softplus),
 ])
-@pytest.mark.filterwarnings('ignore:In the first batch')
 def test_a_new_activation(build):
     module = build(T).double()
     assert_equivariant(module)

@@ -122,7 +122,7 @@ class Options(EquivariantLayerTests):
 
     def make(self):
         field_type = FieldType(TYPE, 'SO(2)')
-        return HarmonicSteerableConv(field_type, field_type, radius=3.)
+        return HarmonicSteerableConv(field_type, field_type)
 
 
 class TestOptions(Options):

@@ -384,8 +384,8 @@ def lattice_graph(coord: Tensor, grid: Sequence[int], x: Tensor | None = None,
     dilate = checks.flag('dilate', dilate)
     if list_edges is not None:
         list_edges = checks.flag('list_edges', list_edges)
-    # Row by row: 'mask.nonzero()' goes by columns, which slows gathers down
-    # and which torch.export cannot save as it is.
+    # Row by row: 'mask.nonzero()' goes by columns, of which torch.export.save
+    # warns.
     coord = _check_coord(coord, geometry.grid).contiguous()
     if x is not None:
         _check_rows(x, len(coord))

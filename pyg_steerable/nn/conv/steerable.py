@@ -286,7 +286,7 @@ class SteerableConv(FieldConv):
         node_attr = node_type and random_fields(node_type, generator)
         return Example(
             (random_fields(self.in_type, generator),
-             float(self.kernel.basis.radius) * positions, edge_index,
+             float(self.kernel.basis.radius) / 2 * positions, edge_index,
              edge_attr, None, None, node_attr),
             (self.in_type, 'pos', None, edge_type, None, None, node_type),
             (self.out_type, ))

@@ -2,6 +2,7 @@
 formula, and charges are those of the force field.
 """
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def test_encodings(tmp_path, name, newline, encoding):
         structure.setup_entities()
         text = '# Grüße\n' + structure.make_mmcif_document().as_string()
     else:
-        text = 'REMARK 1 Grüße\n' + open(path).read()
+        text = 'REMARK 1 Grüße\n' + Path(path).read_text()
     (tmp_path / name).write_bytes(
         text.replace('\n', newline).encode(encoding))
     again = AminoAcidEnvironments(str(tmp_path / name)).proteins[0]

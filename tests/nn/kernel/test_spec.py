@@ -53,7 +53,6 @@ def wave():
     del NAMED['wave']
 
 
-@pytest.mark.filterwarnings('ignore:In the first batch')
 @pytest.mark.filterwarnings('ignore:Nothing leads')
 def test_a_basis_of_ones_own_is_known_everywhere(wave):
     kernel = wave.spec(waves=2)

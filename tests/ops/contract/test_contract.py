@@ -14,7 +14,8 @@ def test_nothing_to_do(way):
     out.sum().backward()
     assert not inputs[2].grad.any()
     # No equivariant map at all: zeros.
-    problem = Problem('O(3)', u='2x0e', v='3x0e', w='1x1o')
+    with pytest.warns(UserWarning, match='1x1o .* always zero'):
+        problem = Problem('O(3)', u='2x0e', v='3x0e', w='1x1o')
     assert not problem.couplings.terms
     out = problem(*problem.inputs, way)
     assert out.shape == (6, 3) and not out.any()

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from contract_problem import Problem, close
 
@@ -24,6 +25,7 @@ def test_against_a_loop():
 
 
 def test_kernels_of_nothing():
-    p = Problem('O(3)', u='2x0e', v='3x0e', w='1x1o')
+    with pytest.warns(UserWarning, match='1x1o .* always zero'):
+        p = Problem('O(3)', u='2x0e', v='3x0e', w='1x1o')
     k = dense_kernel(p.h, p.weight, p.couplings)
     assert k.shape == (len(p.h), 3, 3) and not k.any()
