@@ -152,7 +152,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> dict[str, dict]:
     """Runs, or goes on after the last network, and reports."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.epochs < 1:
+        parser.error(f"Expected '--epochs' to be positive (got {args.epochs})")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # the tensors are small
     path, found = args.out / 'results.json', {}
