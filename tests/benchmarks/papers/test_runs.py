@@ -298,15 +298,22 @@ def test_ctrl_c(tmp_path, script, inside):
                '--fresh']
     command += (['--quiet'] if script == 'qm9' else
                 ['--smoke', '--groups', 'M', '--seeds', '0'])
+    # Where tests run in the background, Ctrl-C is ignored, also by children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True,
                                start_new_session=True, cwd=ROOT)
-    limit = time.monotonic() + 120
-    while not (tmp_path / inside / 'last.ckpt').exists():
-        assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=200)
+    signal.signal(signal.SIGINT, before)
+    try:
+        limit = time.monotonic() + 120
+        while not (tmp_path / inside / 'last.ckpt').exists():
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=200)
+    finally:
+        if process.poll() is None:  # with what it has started
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert 'to continue, run again:' in said and 'Traceback' not in complained
     again = said.strip().splitlines()[-1].split()
