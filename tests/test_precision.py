@@ -180,7 +180,7 @@ NETWORKS = {
     'GlobalPool': Case(lambda: GlobalPool(T), rows(T)),
     'NormMaxPool': Case(lambda: NormMaxPool(T), rows(T)),
     'QM9Net': Case(lambda: QM9Net(blocks=1, channels=4, invariants=8,
-                                  radius=2.), molecules, 'weights'),
+                                  radius=2.), molecules, 'weights', 1e3),
     'ModelNetClassifier': Case(
         lambda: ModelNetClassifier(4, channels=4, invariants=8, mlp=8, k=6,
                                    ratios=(1., 1.), num_points=ROWS // 3,
