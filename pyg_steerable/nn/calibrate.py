@@ -15,8 +15,9 @@ def calibrate(model: torch.nn.Module, *args, **kwargs) -> dict[str, float]:
 
     1. the radius of its basis, from the distances of the neighbours that it
        sees: their root mean square for implicit kernels, the largest (of 95%)
-       for the last shell of harmonic ones. Radii are buffers
-       (:obj:`conv.kernel.basis.radius`) and are saved with the weights;
+       for the last shell of harmonic ones, without those beyond a cutoff.
+       Radii are buffers (:obj:`conv.kernel.basis.radius`) and are saved with
+       the weights;
     2. the running statistics of every field batch norm, also those inside
        kernels: they become those of this input;
     3. the scale of its weights, for an output of unit mean square: the
@@ -52,8 +53,7 @@ def calibrate(model: torch.nn.Module, *args, **kwargs) -> dict[str, float]:
     fitted = set()
 
     def fit(basis, inputs):
-        distance = inputs[0].norm(dim=1)
-        distance = distance[distance > 0]  # a node may be its own neighbour
+        distance = basis.within(inputs[0].norm(dim=1))
         if len(distance) and basis not in fitted:
             fitted.add(basis)
             basis.set_radius(float(basis.fit_radius(distance)))

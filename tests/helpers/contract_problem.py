@@ -3,6 +3,7 @@ import torch
 
 from pyg_steerable import FieldType
 from pyg_steerable.nn import Bilinear
+from pyg_steerable.nn.pointwise.grouped import GroupedTerm
 from pyg_steerable.ops import contract
 
 U, V, W = '3x0e + 2x1o + 1x2e', '2x0e + 3x1o', '4x0e + 2x1o + 2x2e'
@@ -30,10 +31,11 @@ def graph(kind, num_src, num_dst):
 
 class Problem:
     def __init__(self, group, u=U, v=V, w=W, num_src=7, num_dst=6,
-                 kind='random', dtype=torch.float64):
+                 kind='random', dtype=torch.float64, groups=1):
         torch.manual_seed(0)
         u, v, w = (FieldType(t, group) for t in (u, v, w))
-        product = Bilinear(u, v, w).to(dtype)
+        product = (Bilinear(u, v, w) if groups == 1 else
+                   GroupedTerm(u, v, w, groups)).to(dtype)
         self.couplings = product.couplings
         self.src, self.dst = graph(kind, num_src, num_dst)
         self.num_dst = num_dst

@@ -104,8 +104,8 @@ class FieldConv(MessagePassing, FieldModule):
             return
         nowhere: list[str] = []
         partly: list[str] = []
-        for (mul, rep), s in zip(self.out_type.blocks, self.out_type.slices):
-            maps = [Q.transpose(0, 1) for Q in self.kernel._maps_to(s.start)]
+        for i, (mul, rep) in enumerate(self.out_type.blocks):
+            maps = [Q.transpose(0, 1) for Q in self.kernel._maps_to(i)]
             if self.root_weight:
                 maps += [linear_basis(v, rep, self.in_type.group).transpose(
                     0, 1) for _, v in self.in_type.blocks]

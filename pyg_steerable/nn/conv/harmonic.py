@@ -33,7 +33,9 @@ class HarmonicSteerableConv(SteerableConv):
             :obj:`shells`, :obj:`sigma`, :obj:`band_limit`,
             :obj:`softening`, :obj:`max_degree` (default: the sum of the
             highest degrees of the two types: every kernel that these shells
-            allow); and additional arguments of :class:`SteerableConv`.
+            allow); :obj:`groups`, for kernels that keep channels apart
+            (:class:`~pyg_steerable.kernels.SteerableKernel`); and additional
+            arguments of :class:`SteerableConv`.
 
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or

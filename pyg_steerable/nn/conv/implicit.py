@@ -47,7 +47,9 @@ class ImplicitSteerableConv(SteerableConv):
             :class:`~pyg_steerable.kernels.ImplicitBasis`: :obj:`hidden`,
             :obj:`num_layers`, :obj:`radius`, :obj:`activation`,
             :obj:`max_degree` (default: the highest degree of the two types,
-            at least 1); and additional arguments of :class:`SteerableConv`.
+            at least 1)...; :obj:`groups`, for kernels that keep channels
+            apart (:class:`~pyg_steerable.kernels.SteerableKernel`); and
+            additional arguments of :class:`SteerableConv`.
 
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, d_{in})` or

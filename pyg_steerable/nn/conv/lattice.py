@@ -114,7 +114,8 @@ class LatticeSteerableConv(FieldConv):
         **options (optional): Those of a basis that is given by name:
             :obj:`cutoff`, the highest harmonics of the shells
             (:func:`~pyg_steerable.kernels.lattice_harmonics`),
-            :obj:`hidden`...
+            :obj:`hidden`..., and :obj:`groups`, for kernels that keep
+            channels apart (:class:`~pyg_steerable.kernels.LatticeKernel`).
 
     Shapes:
         - **input:** voxels :math:`(B, d_{in}, D, H, W)`, or node features
@@ -154,13 +155,19 @@ class LatticeSteerableConv(FieldConv):
         if isinstance(kernel, SteerableBasis) and options:
             raise TypeError(f'Expected the options of a basis with its name '
                             f'(got {sorted(options)} and {kernel})')
-        basis: SteerableBasis = (
-            kernel if isinstance(kernel, SteerableBasis) else
-            read_spec(kernel, **options).for_stencil(
-                self.in_type, self.out_type, max(self.stencil.kernel_size)))
+        basis: SteerableBasis
+        groups: int | str = 1
+        if isinstance(kernel, SteerableBasis):
+            basis = kernel
+        else:
+            spec = read_spec(kernel, **options)
+            basis = spec.for_stencil(self.in_type, self.out_type,
+                                     max(self.stencil.kernel_size))
+            groups = spec.groups
         self._set_maps(LatticeKernel(basis, self.in_type, self.out_type,
                                      self._relative_positions(),
-                                     self._share * self._gain()), bias)
+                                     self._share * self._gain(), groups),
+                       bias)
 
     def _relative_positions(self) -> Tensor:
         return self.stencil.positions()

@@ -166,10 +166,14 @@ class SteerableConv(FieldConv):
         self.node_type = (none if node_type is None else
                           read_type('node_type', node_type, group))
         attr_type = self.edge_type + self.node_type + self.node_type
-        built: SteerableBasis = (
-            basis if isinstance(basis, SteerableBasis) else
-            read_spec(basis).for_types(self.in_type, self.out_type,
-                                       attr_type))
+        built: SteerableBasis
+        groups: int | str = 1
+        if isinstance(basis, SteerableBasis):
+            built = basis
+        else:
+            spec = read_spec(basis)
+            built = spec.for_types(self.in_type, self.out_type, attr_type)
+            groups = spec.groups
         check_same_group(self.in_type, self.edge_type, self.node_type,
                          built.field_type)
         if built.attr_type != attr_type:
@@ -182,7 +186,7 @@ class SteerableConv(FieldConv):
         self._seen = False  # a batch of training
         gain = self._share * (num_neighbors if aggr == 'mean' else 1.)
         self._set_maps(SteerableKernel(built, self.in_type, self.out_type,
-                                       num_neighbors, gain), bias)
+                                       num_neighbors, gain, groups), bias)
 
     def reset_parameters(self):
         r"""Resets all learnable parameters of the module."""
@@ -393,12 +397,19 @@ class SteerableConv(FieldConv):
             return
         self._seen = True
         basis = self.kernel.basis
-        reach = basis.reach * basis.radius
-        far = int((distance > reach).sum()) / len(distance)
+        extent, seen = basis.extent(), basis.within(distance)
+        far = int((distance >= extent).sum()) / len(distance)
+        if not len(seen) or (far > 0.5 and extent == basis.cutoff_radius):
+            checks.warn(
+                f'In the first batch that {self} is trained on, '
+                f'{100 * far:.0f}% of the neighbours are beyond the cutoff of '
+                f'its kernels, {float(extent):.3g}. Build it with a larger '
+                f"'cutoff_radius', or leave these edges out")
+            return
         if far > 0.5:
             what = (f'{100 * far:.0f}% of the neighbours are beyond its '
                     f'kernels, which vanish from a distance of about '
-                    f'{float(reach):.3g} on')
+                    f'{float(extent):.3g} on')
         elif distance.max() < basis.radius / 20:
             what = (f'no neighbour is farther than '
                     f'{float(distance.max()):.3g}, where its kernels, of '
@@ -408,5 +419,5 @@ class SteerableConv(FieldConv):
             return
         checks.warn(
             f'In the first batch that {self} is trained on, {what}. Build it '
-            f"with 'radius={float(basis.fit_radius(distance)):.3g}', or set "
+            f"with 'radius={float(basis.fit_radius(seen)):.3g}', or set "
             f"all radii of a network with 'pyg_steerable.nn.calibrate'")

@@ -12,7 +12,8 @@ from ... import checks
 from ...symmetry.fields import FieldType, check_same_group
 from ...symmetry.representations import MAX_DEGREE
 from ..field import Example, FieldModule, random_fields
-from .spec import NAMED, BasisSpec, keywords
+from .envelope import envelope
+from .spec import NAMED, OF_KERNELS, BasisSpec, keywords
 
 #: Some steerable basis.
 Basis = TypeVar('Basis', bound='SteerableBasis')
@@ -40,11 +41,24 @@ class SteerableBasis(FieldModule):
 
     they are known to :obj:`kernel='bessel'` of layers and networks. What
     their constructor takes besides :obj:`group` and :obj:`attr_type` are
-    their options.
+    their options. Two more are options of all of them,
+
+    .. code-block:: python
+
+        kernel = BesselBasis.spec(cutoff_radius=5.0, groups='depthwise')
+
+    The second is that of the kernels made of the basis, see
+    :class:`~pyg_steerable.kernels.SteerableKernel`. The first is the
+    distance, in the unit of the positions, from which on the basis is zero:
+    it is multiplied by a polynomial that ends there with three derivatives
+    (:meth:`set_cutoff_radius`). Functions of the basis alone, as energies of
+    :obj:`eval()` are, and forces stay smooth when a neighbour comes in.
     """
     field_type: FieldType
     attr_type: FieldType
     radius: Tensor
+    #: Where the basis ends, if it does, in the unit of the positions.
+    cutoff_radius: Tensor | None
     #: Distances, in units of the radius, beyond which little is left.
     reach: float | Tensor = 3.
     #: Whether the radius is the largest distance of neighbours, not a
@@ -56,18 +70,25 @@ class SteerableBasis(FieldModule):
         if name is not None:
             NAMED[name] = cls
 
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('cutoff_radius', None)
+
     @classmethod
     def settings(cls) -> dict[str, inspect.Parameter]:
-        """What the constructor takes besides types."""
-        return {name: p for name, p in
-                inspect.signature(cls).parameters.items()
-                if name not in ('group', 'attr_type')}
+        """What the constructor takes besides types, and the options of all
+        bases.
+        """
+        own = {name: p for name, p in
+               inspect.signature(cls).parameters.items()
+               if name not in ('group', 'attr_type')}
+        return {**own, **keywords(SteerableBasis.for_types)}
 
     @classmethod
     def options(cls) -> dict[str, inspect.Parameter]:
         """What a specification may hold, by name."""
         return {**keywords(cls.for_types), **keywords(cls.for_stencil),
-                **cls.settings()}
+                **cls.settings(), **OF_KERNELS}
 
     @classmethod
     def spec(cls, **options) -> BasisSpec:
@@ -78,7 +99,8 @@ class SteerableBasis(FieldModule):
 
     @classmethod
     def for_types(cls: type[Basis], in_type: FieldType, out_type: FieldType,
-                  attr_type: FieldType | None = None, **options) -> Basis:
+                  attr_type: FieldType | None = None, *,
+                  cutoff_radius: float | None = None, **options) -> Basis:
         r"""The basis for kernels between two types of fields, with
         attributes of a third.
 
@@ -86,6 +108,8 @@ class SteerableBasis(FieldModule):
             in_type, out_type (FieldType): The types of features.
             attr_type (FieldType, optional): The type of attributes.
                 (default: :obj:`None`)
+            cutoff_radius (float, optional): Where the basis ends, see
+                :meth:`set_cutoff_radius`. (default: :obj:`None`: nowhere)
             **options (optional): Those of the constructor.
 
         Raises:
@@ -101,7 +125,10 @@ class SteerableBasis(FieldModule):
                 f"Expected no attributes in the kernels of {cls.__name__} "
                 f"(got some of type {attr_type}). Use kernel='implicit'")
         build: Callable[..., Basis] = cls
-        return build(in_type.group, **options)
+        basis = build(in_type.group, **options)
+        if cutoff_radius is not None:
+            basis.set_cutoff_radius(cutoff_radius)
+        return basis
 
     @classmethod
     def for_stencil(cls: type[Basis], in_type: FieldType,
@@ -128,13 +155,47 @@ class SteerableBasis(FieldModule):
         """Sets the unit of length, in the unit of the positions."""
         self._set_length('radius', radius)
 
+    def set_cutoff_radius(self, cutoff_radius: float) -> None:
+        r"""Makes the basis end at a distance, in the unit of the positions:
+        it is multiplied by
+
+        .. math::
+            u(s) = (1 - s)^4 \, (1 + 4 s + 10 s^2), \quad s = r^2 / c^2,
+
+        which is zero at the cutoff :math:`c` with its first, second and third
+        derivative, and zero beyond. It changes the scale of the kernels: set
+        it before they measure theirs, as the option :obj:`cutoff_radius` of
+        layers does, or call :func:`~pyg_steerable.nn.calibrate` after it.
+        """
+        self._set_length('cutoff_radius', cutoff_radius)
+
+    def extent(self) -> Tensor:
+        """The distance beyond which little is left of the basis, or nothing:
+        the cutoff, if it comes first. In the unit of the positions.
+        """
+        extent = self.reach * self.radius
+        return (extent if self.cutoff_radius is None else
+                extent.minimum(self.cutoff_radius))
+
+    def within(self, distance: Tensor) -> Tensor:
+        """Those of some distances that are neither zero (a node is its own
+        neighbour) nor beyond the cutoff.
+        """
+        checks.tensor('distance', distance)
+        checks.shaped('distance', distance, (None, ), '[E]')
+        checks.has_values('distance', distance, 'those that the basis sees')
+        seen = distance > 0
+        if self.cutoff_radius is not None:
+            seen = seen & (distance < self.cutoff_radius)
+        return distance[seen]
+
     def _set_length(self, name: str, value: float) -> None:
         """Sets a positive number that says where the basis is large: a buffer
         that is saved, so that a kernel stays what it was in other layers.
         """
         exact = torch.tensor(checks.scale(name, value), dtype=torch.float64,
                              device='cpu')
-        if name in self._buffers:
+        if self._buffers.get(name) is not None:
             self._exact[name] = exact
             self.get_buffer(name).fill_(exact.item())
         else:
@@ -180,9 +241,19 @@ class SteerableBasis(FieldModule):
         """Takes statistics, if any, from typical inputs."""
         self.check_inputs(positions, attr)
 
+    def __call__(self, positions: Tensor, attr: Tensor | None = None
+                 ) -> Tensor:
+        """What :meth:`forward` gives, which ends at the cutoff."""
+        h = super().__call__(positions, attr)
+        if self.cutoff_radius is None:
+            return h
+        x = positions.to(h.dtype) / self.cutoff_radius
+        return h * envelope(x.square().sum(-1, keepdim=True))
+
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
-        r"""The basis at relative positions, in at least float32.
+        r"""The basis at relative positions, in at least float32, without
+        regard to the cutoff.
 
         Shapes:
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,

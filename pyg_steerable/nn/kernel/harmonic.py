@@ -143,7 +143,7 @@ class HarmonicBasis(SteerableBasis, name='harmonic'):
         if max_degree is None:
             max_degree = in_type.max_degree + out_type.max_degree
         shells = options.pop('shells', None)
-        return cls(in_type.group, **{
+        return super().for_types(in_type, out_type, **{
             **_on_lattice(kernel_size, max_degree, cutoff, shells),
             **options})
 

@@ -11,6 +11,8 @@ from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
 from ..field import Example, FieldModule
 from ..pointwise.bilinear import BilinearTerm
+from ..pointwise.grouped import GroupedTerm, check_groups
+from ..pointwise.linear import LinearTerm
 from .basis import SteerableBasis, typical_inputs
 
 
@@ -51,6 +53,21 @@ class Kernel(FieldModule):
     are a buffer that subclasses measure at initialisation, by
     :meth:`measure`, before they call :meth:`reset_parameters`.
 
+    Kernels of less rank keep the channels of the input apart, or apart in
+    groups, and mix them by an equivariant linear map :math:`\mathbf{M}` after
+    it (:obj:`mix`),
+
+    .. math::
+        k(\mathbf{x}, \mathbf{z}) = \mathbf{M} \bigoplus_{c, g}
+        \sum_{b} w^{c g}_b \, c^c_b \, K^{c g}_b(\mathbf{x}, \mathbf{z})
+
+    where *c* are the couplings of a block of the basis and one of the input
+    to a representation of the output, and *g* groups of copies: for groups of
+    one, :obj:`"depthwise"`, what `"Tensor Field Networks"
+    <https://arxiv.org/abs/1802.08219>`_ and those after them do. They have
+    fewer weights for each channel, so that more channels, and more features
+    of the basis, are worth their time.
+
     Parameters and buffers are the same for all subclasses with the same basis
     and types: what was learned on points can be loaded on a lattice, and the
     other way round.
@@ -62,15 +79,24 @@ class Kernel(FieldModule):
     _version = 2
 
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
-                 out_type: FieldType, gain: float = 1.0):
+                 out_type: FieldType, gain: float = 1.0,
+                 groups: int | str = 1):
         super().__init__()
         if not isinstance(basis, SteerableBasis):
             raise TypeError(f"Expected 'basis' to be a SteerableBasis (got "
                             f"{checks.show(basis)})")
         self.basis = basis
         self.set_types(in_type, out_type)
-        self.product = BilinearTerm(basis.field_type, self.in_type,
-                                    self.out_type)
+        self.groups = check_groups(groups)
+        types = basis.field_type, self.in_type, self.out_type
+        self.product: BilinearTerm
+        self.mix: LinearTerm | None = None
+        if self.groups == 1:
+            self.product = BilinearTerm(*types)
+        else:
+            self.product = product = GroupedTerm(*types, self.groups)
+            self.mix = LinearTerm(product.joined_type, self.out_type,
+                                  bias=False)
         self.gain = checks.scale('gain', gain)
         # The weights take the scale, of which they are far fewer than of the
         # basis on all edges.
@@ -85,7 +111,8 @@ class Kernel(FieldModule):
         parts, start = [torch.zeros(0, dtype=torch.long, device='cpu')], 0
         for c in self.product.couplings.terms:
             own = torch.arange(start, start + c.s * c.mu, device='cpu')
-            parts.append(own.view(1, -1, 1).expand(c.mw, -1, c.mv).flatten())
+            own = own.view(1, c.s, c.mu, 1)
+            parts.append(own.expand(c.shape).flatten())
             start += c.s * c.mu
         return torch.cat(parts)
 
@@ -93,6 +120,8 @@ class Kernel(FieldModule):
         """Draws all weights again and measures the scales."""
         self.basis.reset_parameters()
         self.product.reset_parameters()
+        if self.mix is not None:
+            self.mix.reset_parameters()
         if not self.scale.is_meta:
             with torch.no_grad():
                 self.scale.copy_(self.measure())
@@ -122,33 +151,38 @@ class Kernel(FieldModule):
                         f"(got {type(self).__name__})")
 
     def weight(self) -> Tensor:
-        r"""The weights :math:`w_b c_b` of all couplings, each [mw, s, mu,
-        mv], in at least float32.
+        r"""The weights :math:`w_b c_b` of all couplings, each [mw, s, mu, mv
+        / groups], in at least float32.
         """
         if self.product.weight is None:
             return self.scale.new_zeros(0)
         return self.product.weight * self.scale[self.element]
 
-    def _maps_to(self, start: int) -> list[Tensor]:
-        """The maps Q, float64, that lead to the block of the output which
-        starts at a component, but for those whose scales are zero.
+    def _maps_to(self, block: int) -> list[Tensor]:
+        """The maps Q, float64, that lead to a block of the output, but for
+        those whose scales are zero.
         """
         terms = self.product.couplings.terms
         scales = (self.scale.split([c.s * c.mu for c in terms]) if terms
                   else ())
+        # What is mixed after it leads to all blocks of its representation.
+        reached = self.product.w_type
+        rep = self.out_type.blocks[block][1]
+        starts = ([self.out_type.slices[block].start] if self.mix is None else
+                  [s.start for (_, r), s in zip(reached.blocks,
+                                                reached.slices) if r == rep])
         # Their originals, which have values also for meta layers.
         return [self.product._exact[f'Q{i}']
                 for i, (c, scale) in enumerate(zip(terms, scales))
-                if c.w == start and (scale.is_meta or scale.any())]
+                if c.w in starts and (scale.is_meta or scale.any())]
 
     @property
     def unreached(self) -> list[tuple]:
         """The blocks (copies, representation) of the output that no part of
         the basis leads to: they are zero, whatever the weights.
         """
-        return [block for block, s in zip(self.out_type.blocks,
-                                          self.out_type.slices)
-                if not self._maps_to(s.start)]
+        return [block for i, block in enumerate(self.out_type.blocks)
+                if not self._maps_to(i)]
 
     def forward(self, positions: Tensor, attr: Tensor | None = None
                 ) -> Tensor:
@@ -159,7 +193,14 @@ class Kernel(FieldModule):
             - **positions:** :math:`[E, 3]`, **attr:** :math:`[E, d_z]`,
               **output:** :math:`[E, d_{out}, d_{in}]`
         """
-        return self.product.dense(self.basis(positions, attr), self.weight())
+        h = self.basis(positions, attr)
+        return self._mixed(self.product.dense(h, self.weight()))
+
+    def _mixed(self, k: Tensor) -> Tensor:
+        """Matrices [*, d_out, d_in] of what :obj:`product` gives, after the
+        map that mixes it.
+        """
+        return k if self.mix is None else self.mix.matrix().to(k.dtype) @ k
 
     def example(self, generator: torch.Generator) -> Example:
         """What the basis takes, and matrices between fields."""
@@ -188,14 +229,18 @@ class SteerableKernel(Kernel):
         num_neighbors (float, optional): The typical number of neighbours
             :math:`n`. (default: :obj:`1.0`)
         gain (float, optional): (default: :obj:`1.0`)
+        groups (int or str, optional): Channels of the input are kept apart in
+            so many groups, see :class:`Kernel`, or, if their number is no
+            multiple of it, in as many as the greatest common divisor;
+            :obj:`"depthwise"`: all of them. (default: :obj:`1`)
 
     Raises:
         ValueError: If the types belong to different groups.
     """
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
                  out_type: FieldType, num_neighbors: float = 1.0,
-                 gain: float = 1.0):
-        super().__init__(basis, in_type, out_type, gain)
+                 gain: float = 1.0, groups: int | str = 1):
+        super().__init__(basis, in_type, out_type, gain, groups)
         self.num_neighbors = checks.scale('num_neighbors', num_neighbors)
         self.reset_parameters()
 
@@ -228,5 +273,6 @@ class SteerableKernel(Kernel):
             - **h:** :math:`[E, d_h]`, **x:** :math:`[N_{src}, d_{in}]`,
               **output:** :math:`[N_{dst}, d_{out}]`
         """
-        return self.product(h, x, src, dst, num_dst, order, backend,
-                            self.weight())
+        out = self.product(h, x, src, dst, num_dst, order, backend,
+                           self.weight())
+        return out if self.mix is None else self.mix(out)

@@ -26,13 +26,14 @@ _NOTHING = 1e-5
 
 class _Pair(NamedTuple):
     """A block of the output (w) and one of the input (v): copies and
-    components, the number of elements, and the places of the couplings that
-    they come from.
+    components, how many copies of the input one of the output sees, the
+    number of elements, and the places of the couplings that they come from.
     """
     mw: int
     dw: int
     mv: int
     dv: int
+    seen: int
     n: int
     couplings: tuple[int, ...]
 
@@ -59,6 +60,8 @@ class LatticeKernel(Kernel):
         positions (Tensor): The offsets :math:`\mathbf{x}_k`, in the unit of
             the basis.
         gain (float, optional): (default: :obj:`1.0`)
+        groups (int or str, optional): See :class:`SteerableKernel`.
+            (default: :obj:`1`)
 
     Raises:
         ValueError: If the basis takes attributes, the types belong to
@@ -68,8 +71,9 @@ class LatticeKernel(Kernel):
     place: Tensor
 
     def __init__(self, basis: SteerableBasis, in_type: FieldType,
-                 out_type: FieldType, positions: Tensor, gain: float = 1.):
-        super().__init__(basis, in_type, out_type, gain)
+                 out_type: FieldType, positions: Tensor, gain: float = 1.,
+                 groups: int | str = 1):
+        super().__init__(basis, in_type, out_type, gain, groups)
         checks.positions('positions', positions)
         checks.has_values('positions', positions, 'the sampled basis')
         if basis.attr_type.dim:
@@ -84,7 +88,7 @@ class LatticeKernel(Kernel):
         self.pairs = self._pairs()
         per_offset = sum(p.n * p.dw * p.dv for p in self.pairs)
         most = len(positions) * max(per_offset, basis.field_type.dim,
-                                    self.in_type.dim * self.out_type.dim)
+                                    self.in_type.dim * self.product.w_type.dim)
         if most > MAX_MAP:
             raise ValueError(f"Expected a kernel of at most {MAX_MAP} numbers "
                              f"(got {most}). Take fewer fields or a smaller "
@@ -101,19 +105,23 @@ class LatticeKernel(Kernel):
     def _pairs(self) -> list[_Pair]:
         """All pairs of blocks, those of one output after one another."""
         terms, pairs = self.product.couplings.terms, []
-        for (mw, w), sw in zip(self.out_type.blocks, self.out_type.slices):
+        outputs = self.product.w_type
+        for (mw, w), sw in zip(outputs.blocks, outputs.slices):
             for (mv, v), sv in zip(self.in_type.blocks, self.in_type.slices):
                 own = [i for i, c in enumerate(terms)
                        if (c.w, c.v) == (sw.start, sv.start)]
                 n = sum(terms[i].s * terms[i].mu for i in own)
-                pairs.append(_Pair(mw, w.dim, mv, v.dim, n, tuple(own)))
+                seen = terms[own[0]].shape[3] if own else mv
+                pairs.append(_Pair(mw, w.dim, mv, v.dim, seen, n,
+                                   tuple(own)))
         return pairs
 
     def _places(self) -> Tensor:
         """Where the weights of all pairs, each [mw, mv, n], are among those
         of all couplings.
         """
-        terms = self.product.couplings.terms
+        couplings = self.product.couplings
+        terms = [c._replace(groups=1) for c in couplings.terms]
         number = torch.arange(sum(c.numel for c in terms), device='cpu')
         index = [i.flatten(1, 2) for i in split_weights(number, terms)]
         places = [torch.cat([index[i] for i in pair.couplings], dim=1)
@@ -146,7 +154,7 @@ class LatticeKernel(Kernel):
         alive = [norm > _NOTHING * largest for norm in norms]
         for i, (p, norm, some) in enumerate(zip(self.pairs, norms, alive)):
             first = i - i % size  # of the same output
-            seen = sum(q.mv for q, a in zip(
+            seen = sum(q.seen for q, a in zip(
                 self.pairs[first:first + size], alive[first:]) if a.any())
             fan_in = p.dw / max(1, int(some.sum()) * seen)
             scale = torch.where(some, self.gain * fan_in**0.5 / norm, 0.)
@@ -239,7 +247,8 @@ class LatticeKernel(Kernel):
             return self.positions.new_zeros(self.out_type.dim,
                                             self.in_type.dim, K)
         with full_precision(self.scale):
-            weights = self.weight()[self.place].split(
+            _, weights = self.product.couplings.ungrouped(self.weight())
+            weights = weights[self.place].split(
                 [p.mw * p.mv * p.n for p in self.pairs])
             blocks = [
                 (W.view(p.mw * p.mv, p.n) @ E.flatten(1)).view(
@@ -250,7 +259,8 @@ class LatticeKernel(Kernel):
             size = len(self.in_type)
             rows = [torch.cat(blocks[i:i + size], dim=1)
                     for i in range(0, len(blocks), size)]
-            return torch.cat(rows).to(weight.dtype)
+            kernel = torch.cat(rows).permute(2, 0, 1)
+            return self._mixed(kernel).permute(1, 2, 0).to(weight.dtype)
 
     # A lattice has no attributes, but positions of its own.
     def forward(  # type: ignore[override]

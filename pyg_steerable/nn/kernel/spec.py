@@ -12,17 +12,23 @@ from ...symmetry.fields import FieldType
 
 #: The bases that have a name, see :class:`SteerableBasis`.
 NAMED: dict[str, type[Any]] = {}
+#: Options of what is made of any basis, the kernel.
+OF_KERNELS = {'groups': inspect.Parameter(
+    'groups', inspect.Parameter.KEYWORD_ONLY, default=1,
+    annotation='int | str')}
 
 
 @dataclass(frozen=True)
 class BasisSpec:
     r"""A steerable basis that is yet to be built: its class and the options
-    that do not follow from the types of a layer. Made by
+    that do not follow from the types of a layer; and, among these,
+    :obj:`groups`, whether the kernels made of it keep channels apart (see
+    :class:`~pyg_steerable.kernels.SteerableKernel`). Made by
     :meth:`SteerableBasis.spec`.
 
     .. code-block:: python
 
-        kernel = ImplicitBasis.spec(hidden=32, num_layers=3)
+        kernel = ImplicitBasis.spec(hidden=32, groups='depthwise')
         model = QM9Net(kernel=kernel)
         conv = LatticeSteerableConv(in_type, out_type, 5, kernel=kernel)
 
@@ -62,6 +68,13 @@ class BasisSpec:
         return BasisSpec(self.basis, tuple({**options,
                                             **dict(self.options)}.items()))
 
+    @property
+    def groups(self) -> int | str:
+        """In how many groups the kernels keep the channels of their input
+        apart.
+        """
+        return dict(self.options).get('groups', OF_KERNELS['groups'].default)
+
     def for_types(self, in_type: FieldType, out_type: FieldType,
                   attr_type: FieldType | None = None) -> Any:
         """The basis of kernels between two types, on points."""
@@ -75,13 +88,15 @@ class BasisSpec:
                                       **self._read(self.basis.for_stencil))
 
     def _read(self, build) -> dict:
-        """The options, if this way of building takes them."""
+        """The options of the basis, if this way of building takes them."""
         known = {**self.basis.settings(), **keywords(build)}
-        for name, _ in self.options:
+        options = {name: value for name, value in self.options
+                   if name not in OF_KERNELS}
+        for name in options:
             if name not in known:
                 raise TypeError(f"Expected options of {build.__qualname__}, "
                                 f"{sorted(known)} (got '{name}')")
-        return dict(self.options)
+        return options
 
     def __repr__(self) -> str:
         options = ', '.join(f'{k}={v!r}' for k, v in self.options)
@@ -125,8 +140,8 @@ def takes_options_of(basis: type[Any]):
         above = inspect.signature(cls.__mro__[1].__init__).parameters
         merged = {k: p for k, p in own.items()
                   if k != 'self' and p.kind is not p.VAR_KEYWORD}
-        for source in ({**basis.settings(), **keywords(basis.for_types)},
-                       above):
+        for source in ({**basis.settings(), **keywords(basis.for_types),
+                        **OF_KERNELS}, above):
             for name, p in source.items():
                 if name not in merged and p.default is not p.empty:
                     merged[name] = p.replace(kind=p.KEYWORD_ONLY)

@@ -214,11 +214,16 @@ class FieldBatchNorm(FieldModule):
             stats.num_batches_tracked.add_(1)
             for running, new in ((stats.running_mean, mean),
                                  (stats.running_var, var)):
-                step = stats.momentum
-                running.lerp_(
-                    new.to(running.dtype), step if step is not None else
-                    1 / stats.num_batches_tracked.to(running.dtype))
+                running.lerp_(new.to(running.dtype), self._step(
+                    stats.num_batches_tracked.to(running.dtype)))
         return mean, var
+
+    def _step(self, batches: Tensor) -> float | Tensor:
+        """How far the running statistics go to those of a batch, the last
+        one of so many.
+        """
+        step = self.stats.momentum
+        return 1 / batches if step is None else step
 
     def _processes(self):
         """The processes to take statistics over, if more than this one."""

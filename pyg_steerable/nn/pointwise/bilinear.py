@@ -48,18 +48,8 @@ class Bilinear(FieldModule):
         check_same_group(u_type, v_type, w_type)
         self.u_type, self.v_type, self.w_type = u_type, v_type, w_type
         self.set_types(v_type, w_type)
-        terms: list[Coupling] = []
-        for (mw, w), sw in zip(w_type.blocks, w_type.slices):
-            for (mu, u), su in zip(u_type.blocks, u_type.slices):
-                for (mv, v), sv in zip(v_type.blocks, v_type.slices):
-                    Q = bilinear_basis(u, v, w, u_type.group)
-                    if len(Q):
-                        self.register_constant(f'Q{len(terms)}', Q)
-                        terms.append(Coupling(
-                            su.start, mu, u.dim, sv.start, mv, v.dim,
-                            sw.start, mw, w.dim, len(Q)))
-        self._terms = tuple(terms)
-        size = sum(c.numel for c in terms)
+        self._terms = self._couple()
+        size = sum(c.numel for c in self._terms)
         if size > MAX_MAP:
             raise ValueError(f'Expected types of at most {MAX_MAP} weights '
                              f'(got {size} for {u_type}, {v_type} -> '
@@ -67,6 +57,21 @@ class Bilinear(FieldModule):
         self.register_weights('weight', size)
         self.reset_parameters()
         self._warn()
+
+    def _couple(self) -> tuple[Coupling, ...]:
+        """All couplings, whose maps Q become constants."""
+        terms: list[Coupling] = []
+        for (mw, w), sw in zip(self.w_type.blocks, self.w_type.slices):
+            for (mu, u), su in zip(self.u_type.blocks, self.u_type.slices):
+                for (mv, v), sv in zip(self.v_type.blocks,
+                                       self.v_type.slices):
+                    Q = bilinear_basis(u, v, w, self.u_type.group)
+                    if len(Q):
+                        self.register_constant(f'Q{len(terms)}', Q)
+                        terms.append(Coupling(
+                            su.start, mu, u.dim, sv.start, mv, v.dim,
+                            sw.start, mw, w.dim, len(Q)))
+        return tuple(terms)
 
     def _warn(self) -> None:
         if self.u_type.dim and self.v_type.dim:
@@ -77,7 +82,7 @@ class Bilinear(FieldModule):
         """Draws the weights for unit variance."""
         fan: dict[int, int] = {}
         for c in self._terms:
-            fan[c.w] = fan.get(c.w, 0) + c.s * c.mu * c.mv
+            fan[c.w] = fan.get(c.w, 0) + c.numel // c.mw
         if self.weight is None:
             return
         with torch.no_grad():

@@ -22,8 +22,13 @@ from ... import checks
 from ..precision import at_least_float32, full_precision
 from .backends import check_backend, choose
 from .couplings import MAX_SIZE, Couplings
+from .grouped import contract_grouped
 from .plan import check_order
 from .reference import check_kernel
+
+#: The backends that have one way for couplings in groups. Others see the full
+#: couplings, with weights that are zero between groups.
+_OURS = ('auto', 'torch', 'portable')
 
 
 def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
@@ -43,9 +48,10 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
         src (Tensor): Source node of each edge.
         dst (Tensor): Target node of each edge, in any order.
         num_dst (int): The number of target nodes.
-        weight (Tensor): The weights of all couplings, each [mw, s, mu, mv].
+        weight (Tensor): The weights of all couplings, each [mw, s, mu, mv],
+            or [mw, s, mu, mv / groups].
         couplings (Couplings): Which blocks of fields are coupled, and their
-            maps :math:`Q^c`.
+            maps :math:`Q^c`. Those in groups are evaluated edge by edge.
         order (str, optional): The order of evaluation: :obj:`"aggregate"`
             sums outer products at the targets, :obj:`"source"` takes the
             source nodes through :math:`B` first, :obj:`"auto"` counts the
@@ -79,8 +85,12 @@ def contract(h: Tensor, x: Tensor, src: Tensor, dst: Tensor, num_dst: int,
     dtype = at_least_float32(weight)
     function = choose(backend, h.device, dtype).function
     with full_precision(h):
-        out = function(h.to(dtype), x.to(dtype), src, dst, num_dst,
-                       weight.to(dtype), couplings, order)
+        edges = h.to(dtype), x.to(dtype), src, dst, num_dst
+        if couplings.is_grouped and backend in _OURS:
+            out = contract_grouped(*edges, weight.to(dtype), couplings)
+        else:
+            plain, full = couplings.ungrouped(weight.to(dtype))
+            out = function(*edges, full, plain, order)
     return out.to(weight.dtype)
 
 

@@ -18,7 +18,9 @@ MAX_SIZE = 2**31 - 1
 
 class Coupling(NamedTuple):
     """One coupling :math:`U_u \\otimes V_v \\to W_w` of blocks of fields:
-    offset, copies and components of each, and the number s of maps.
+    offset, copies and components of each, and the number s of maps. The
+    copies of V and W may fall into groups of as many each, of which the first
+    of V leads to the first of W, and so on.
     """
     u: int
     mu: int
@@ -30,14 +32,22 @@ class Coupling(NamedTuple):
     mw: int
     dw: int
     s: int
+    groups: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the weights: copies of W, maps, copies of U, and those
+        copies of V that are in the group.
+        """
+        return self.mw, self.s, self.mu, self.mv // self.groups
 
     @property
     def numel(self) -> int:
-        """The number of weights, in the order [mw, s, mu, mv]."""
-        return self.mw * self.s * self.mu * self.mv
+        """The number of weights."""
+        return math.prod(self.shape)
 
     def transposed(self) -> Coupling:
-        """The coupling with the roles of V and W exchanged."""
+        """The coupling, of one group, with the roles of V and W exchanged."""
         return Coupling(self.u, self.mu, self.du, self.w, self.mw, self.dw,
                         self.v, self.mv, self.dv, self.s)
 
@@ -64,6 +74,27 @@ class Couplings(NamedTuple):
                          tuple([Q.transpose(1, 3) for Q in self.bases]),
                          self.u_dim, self.w_dim, self.v_dim)
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the copies of some block fall into groups."""
+        return any(c.groups > 1 for c in self.terms)
+
+    def ungrouped(self, weight: Tensor) -> tuple[Couplings, Tensor]:
+        """The same couplings of all copies with all, and weights that are
+        zero between groups.
+        """
+        if not self.is_grouped:
+            return self, weight
+        parts = [weight.new_zeros(0)]
+        for c, W in zip(self.terms, split_weights(weight, self.terms)):
+            n, own = c.groups, torch.eye(c.groups, dtype=weight.dtype,
+                                         device=weight.device)
+            # [n, mw/n, s, mu, 1, mv/n] times [n, 1, 1, 1, n, 1]
+            W = W.unflatten(0, (n, c.mw // n)).unsqueeze(4)
+            parts.append((W * own.view(n, 1, 1, 1, n, 1)).flatten())
+        terms = tuple([c._replace(groups=1) for c in self.terms])
+        return self._replace(terms=terms), torch.cat(parts)
+
     def check(self) -> Couplings:
         """Raises an error unless the parts fit together."""
         for name, values, kind in (('terms', self.terms, Coupling),
@@ -81,6 +112,10 @@ class Couplings(NamedTuple):
             checks.tensor('bases', Q)
             checks.shaped('bases', Q, (c.s, c.dw, c.du, c.dv),
                           '[s, dw, du, dv]')
+            if c.groups < 1 or c.mv % c.groups or c.mw % c.groups:
+                raise ValueError(f"Expected 'groups' to divide the {c.mv} and "
+                                 f"{c.mw} copies of a coupling (got "
+                                 f"{c.groups})")
         for name, width, ends in (
                 ('u_dim', self.u_dim, [c.u + c.mu * c.du
                                        for c in self.terms]),
@@ -118,6 +153,8 @@ def unpack(bases: Tensor, layout: Sequence[int]) -> list[Tensor]:
 
 
 def split_weights(weight: Tensor, terms: Sequence[Coupling]) -> list[Tensor]:
-    """The weights of each coupling, [mw, s, mu, mv], of a flat tensor."""
-    return [W.view(c.mw, c.s, c.mu, c.mv) for c, W in zip(
+    """The weights of each coupling, [mw, s, mu, mv] or, in groups, less, of a
+    flat tensor.
+    """
+    return [W.view(c.shape) for c, W in zip(
         terms, weight.split([c.numel for c in terms]))]

@@ -50,8 +50,8 @@ def dense_kernel(h: Tensor, weight: Tensor, couplings: Couplings) -> Tensor:
         check_kernel(h, weight, couplings)
     dtype = at_least_float32(weight)
     with full_precision(h):
-        return _dense_kernel(h.to(dtype), weight.to(dtype),
-                             couplings).to(weight.dtype)
+        couplings, full = couplings.ungrouped(weight.to(dtype))
+        return _dense_kernel(h.to(dtype), full, couplings).to(weight.dtype)
 
 
 def _dense_kernel(h, weight, couplings):

@@ -10,6 +10,7 @@ from pyg_steerable.nn import (
     FieldBatchNorm,
     HarmonicSteerableConv,
     ImplicitSteerableConv,
+    LatticeSteerableConv,
     NormGate,
     calibrate,
 )
@@ -63,6 +64,20 @@ def test_harmonic_kernels(group):
     torch.manual_seed(0)
     both_precisions(HarmonicSteerableConv(
         random_type(group, 1), random_type(group, 2), max_degree=3))
+
+
+@pytest.mark.parametrize('groups', ['depthwise', 2])
+@pytest.mark.parametrize('group', GROUPS)
+def test_kernels_that_keep_channels_apart(group, groups):
+    torch.manual_seed(0)
+    types = random_type(group, 1), random_type(group, 2)
+    conv = ImplicitSteerableConv(*types, FieldType('1x1o + 1x0e', group),
+                                 hidden=4, max_degree=2, groups=groups)
+    assert conv.kernel.groups == groups and conv.kernel.mix is not None
+    both_precisions(conv)
+    both_precisions(HarmonicSteerableConv(*types, max_degree=3,
+                                          groups=groups))
+    both_precisions(LatticeSteerableConv(*types, 3, groups=groups))
 
 
 @pytest.mark.parametrize('aggr', ['sum', 'mean'])

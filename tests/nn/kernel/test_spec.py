@@ -108,13 +108,34 @@ def test_options_reach_the_basis():
     assert len(QM9Net().first.kernel.basis.layers) == 4
 
 
+def test_groups_reach_the_kernel():
+    kernel = ImplicitBasis.spec(hidden=3, groups='depthwise')
+    assert kernel.groups == 'depthwise' and ImplicitBasis.spec().groups == 1
+    assert kernel.with_defaults(groups=2).groups == 'depthwise'
+    kernels = [
+        SteerableConv(T, T, kernel).kernel,
+        LatticeSteerableConv(T, T, 3, kernel=kernel).kernel,
+        LatticeSteerableConv(T, T, 3, groups='depthwise').kernel,
+        ImplicitSteerableConv(T, T, groups='depthwise').kernel,
+        HarmonicSteerableConv(T, T, groups='depthwise').kernel,
+        QM9Net(kernel=kernel).first.kernel,
+        QM9Net(kernel=kernel).last.kernel,
+    ]
+    assert all(k.groups == 'depthwise' for k in kernels)
+    assert SteerableConv(T, T, 'implicit').kernel.groups == 1
+    # The basis is the same for all kernels, and knows nothing of them.
+    assert SteerableConv(T, T, HarmonicBasis('SO(2)', 1)).kernel.groups == 1
+    assert not hasattr(kernels[0].basis, 'groups')
+
+
 def test_signatures_show_options():
     shown = inspect.signature(ImplicitSteerableConv).parameters
     assert shown['hidden'].default == 16
     assert shown['max_degree'].default is None
+    assert shown['groups'].default == 1
     assert {'num_neighbors', 'aggr', 'edge_type'} <= set(shown)
     shown = inspect.signature(HarmonicSteerableConv).parameters
-    assert {'shells', 'band_limit'} <= set(shown) and 'cutoff' not in shown
+    assert {'shells', 'band_limit', 'groups'} <= set(shown) and 'cutoff' not in shown
 
 
 @pytest.mark.parametrize('call, words', [
