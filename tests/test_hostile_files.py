@@ -27,8 +27,10 @@ from pyg_steerable.datasets import (
     Shrec17Meshes,
     load_cath,
     load_mesh,
+    load_nbody,
     load_points,
     load_qm9,
+    load_rmd17,
     load_voxels,
     write_retrieval_lists,
 )
@@ -83,7 +85,8 @@ def test_mutations_are_reproducible_and_bounded():
 
 # Archives ####################################################################
 
-LOADERS = [load_points, load_voxels, load_cath, load_qm9]
+LOADERS = [load_points, load_voxels, load_cath, load_nbody, load_qm9,
+           load_rmd17]
 
 
 def npy(array):
@@ -194,7 +197,8 @@ def test_objects_do_not_run(tmp_path):
     victim = tmp_path / 'ran'
     objects = npy(np.array([Payload(victim)], dtype=object))
     for load in LOADERS:
-        for key in ('points', 'train', 'positions', 'z'):
+        for key in ('points', 'train', 'train_pos', 'positions', 'z',
+                    'coords'):
             refused(archive(tmp_path / 'a.npz', {f'{key}.npy': objects}),
                     load)
     assert not victim.exists()

@@ -94,6 +94,7 @@ def test_urls_of_the_project():
 ROOT = README.parent
 #: Commands that pass options on, and to which.
 PASSED_ON = {'benchmarks.papers.groups': 'benchmarks.papers.modelnet40',
+             'benchmarks.papers.nbody_plane': 'examples/nbody.py',
              'benchmarks.papers.qm9_ablation': 'benchmarks.papers.qm9'}
 OURS = r'(?:examples|benchmarks|docs|tests|pyg_steerable)\b'
 

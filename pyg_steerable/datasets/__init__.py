@@ -5,10 +5,12 @@ import types
 
 from ..metrics.retrieval import *  # noqa: F403
 from .base import *  # noqa: F403
+from .nbody import *  # noqa: F403
 from .ogb import *  # noqa: F403
 from .proteins.amino import *  # noqa: F403
 from .proteins.cath import *  # noqa: F403
 from .qm9.molecules import *  # noqa: F403
+from .rmd17 import *  # noqa: F403
 from .shapes.densities import *  # noqa: F403
 from .shapes.meshes import *  # noqa: F403
 from .shapes.points import *  # noqa: F403

@@ -37,8 +37,8 @@ from .qm9 import MOST
 
 class _Encoder(torch.nn.Module):
     """Convolutions from each resolution of a cloud to the next."""
-    def __init__(self, group, in_type, last_type, channels, max_degree,
-                 ratios, k, num_points, kernel, activation, sampling):
+    def __init__(self, group, in_type, channels, max_degree, ratios, k,
+                 num_points, kernel, activation, sampling):
         super().__init__()
         spec = read_kernel(kernel, hidden=8)
         self.ratios = read_ratios(ratios)
@@ -55,8 +55,7 @@ class _Encoder(torch.nn.Module):
         self.types = [position if self.extra is None else
                       position + self.extra]
         hidden_type = FieldType.sphere(channels, max_degree, group)
-        self.types += (len(self.ratios) - 1) * [hidden_type]
-        self.types.append(hidden_type if last_type is None else last_type)
+        self.types += len(self.ratios) * [hidden_type]
         self.convs, self.norms, self.acts = (torch.nn.ModuleList()
                                              for _ in range(3))
         points = self.num_points
@@ -120,6 +119,22 @@ class _Encoder(torch.nn.Module):
         return fields, size
 
 
+def _readouts(name: str, total: int, types: list[FieldType]
+              ) -> torch.nn.ModuleList:
+    """Invariants of each of some fields, in all as many as asked for, in
+    equal parts: what is seen at one resolution only does not have to pass
+    through the others.
+    """
+    total = checks.integer(name, total, len(types), MOST)
+    readouts = torch.nn.ModuleList()
+    for i, field_type in enumerate(types):
+        share = total // len(types) + (i < total % len(types))
+        invariants = InvariantReadout(field_type, share)
+        readouts.append(torch.nn.Sequential(
+            invariants, FieldBatchNorm(invariants.out_type), torch.nn.ELU()))
+    return readouts
+
+
 def _head_options(num_classes, mlp, dropout) -> tuple[int, int, float]:
     return (checks.integer('num_classes', num_classes, 1, MOST),
             checks.integer('mlp', mlp, 1, MOST),
@@ -139,6 +154,19 @@ class _OnClouds(FieldModule):
                pbc: bool | Sequence[bool] = True) -> list[Level]:
         """The graphs for :meth:`forward`, which otherwise draws them."""
         return self.encoder.levels(pos, batch, cell, pbc)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        if (f'{prefix}encoder.convs.0.kernel.scale' in state_dict and
+                f'{prefix}readouts.0.0.linear.weight' not in state_dict):
+            error_msgs.append(
+                f"Expected 'state_dict' to hold '{prefix}readouts.0' (got a "
+                f"network of before, which read invariants out at one "
+                f"resolution only). Train it again")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      strict, missing_keys, unexpected_keys,
+                                      error_msgs)
 
     def example(self, generator: torch.Generator) -> Example:
         """Small clouds of as many points as the last graph needs, about as
@@ -171,9 +199,10 @@ class ModelNetClassifier(_OnClouds):
     r"""The classifier of point clouds of `"Implicit Neural Convolutional
     Kernels for Steerable CNNs" <https://arxiv.org/abs/2212.06096>`_, section
     5.2: convolutions to fewer and fewer points, whose input field is the
-    position (from the centre of the cloud); the last one gives invariants,
-    which are averaged and go through an MLP. Logits are invariant to the
-    group within the error of :obj:`activation`, and to translations.
+    position (from the centre of the cloud); invariants are read out after
+    each of them, averaged, and go through an MLP together. (The paper's come
+    from the last convolution alone.) Logits are invariant to the group
+    within the error of :obj:`activation`, and to translations.
 
     Clouds in a periodic :obj:`cell` have no centre: there the input field is
     :obj:`x` alone, and logits are also invariant to lattice translations of
@@ -205,8 +234,8 @@ class ModelNetClassifier(_OnClouds):
             :obj:`ImplicitBasis.spec(hidden=16, max_degree=4)`; with a degree
             of :math:`2 L` no kernel between the fields is left out.
             (default: :obj:`"implicit"`)
-        invariants (int, optional): Of the last convolution.
-            (default: :obj:`128`)
+        invariants (int, optional): That are pooled, in equal parts from each
+            resolution. (default: :obj:`128`)
         mlp (int, optional): The width of the MLP. (default: :obj:`128`)
         dropout (float, optional): In the MLP. (default: :obj:`0.3`)
         activation (callable, optional): Builds an activation from a
@@ -236,13 +265,12 @@ class ModelNetClassifier(_OnClouds):
                  mlp: int = 128, dropout: float = 0.3,
                  activation=QuotientELU, sampling: str = 'random'):
         super().__init__()
-        invariants = checks.integer('invariants', invariants, 1, MOST)
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         self._set_types(in_type, num_classes, group)
-        last = FieldType([(invariants, '0e')], group)
-        self.encoder = _Encoder(group, in_type, last, channels, max_degree,
-                                ratios, k, num_points, kernel, activation,
-                                sampling)
+        self.encoder = _Encoder(group, in_type, channels, max_degree, ratios,
+                                k, num_points, kernel, activation, sampling)
+        self.readouts = _readouts('invariants', invariants,
+                                  self.encoder.types[1:])
         widths, layers = [invariants, mlp, mlp], []
         for before, after in zip(widths, widths[1:]):
             layers += [
@@ -262,26 +290,32 @@ class ModelNetClassifier(_OnClouds):
         if levels is None:
             levels = self.levels(pos, batch, cell=cell, pbc=pbc)
         fields, size = self.encoder(pos, batch, x, batch_size, levels)
-        batch, _ = read_batch(levels[-1].batch, fields[-1], size)
         if self.head.training and size == 1:
             raise ValueError("Expected 2 or more clouds in 'batch' while "
                              "training, for the batch norms of the head (got "
                              "1). For a single cloud call 'model.eval()'")
-        return self.head(global_mean_pool(fields[-1], batch, size))
+        pooled = []
+        for field, level, readout in zip(fields[1:], levels, self.readouts):
+            batch, _ = read_batch(level.batch, field, size)
+            pooled.append(global_mean_pool(readout(field), batch, size))
+        return self.head(torch.cat(pooled, dim=-1))
 
 
 class ModelNetSegmenter(_OnClouds):
     r"""The same convolutions as an encoder, and a decoder that interpolates
     the fields to more and more points, each step mixed with the encoder's
-    fields there by an equivariant linear map: logits for each point,
-    invariant to the group within the error of :obj:`activation`.
+    fields there by an equivariant linear map. Invariants are read out at
+    each step and interpolated along: logits for each point, invariant to the
+    group within the error of :obj:`activation`.
 
     Args:
         num_classes (int): The number of classes.
         in_type (FieldType, optional): The type of further input features.
             (default: :obj:`None`)
-        group, channels, max_degree, ratios, k, num_points, kernel, mlp,
+        group, channels, max_degree, ratios, k, num_points, kernel,
             dropout, activation, sampling: See :class:`ModelNetClassifier`.
+        mlp (int, optional): Invariants that are read out, in equal parts
+            from each resolution. (default: :obj:`64`)
 
     Shapes:
         - **input:** as :class:`ModelNetClassifier`
@@ -302,9 +336,8 @@ class ModelNetSegmenter(_OnClouds):
         super().__init__()
         num_classes, mlp, dropout = _head_options(num_classes, mlp, dropout)
         self._set_types(in_type, num_classes, group)
-        self.encoder = _Encoder(group, in_type, None, channels, max_degree,
-                                ratios, k, num_points, kernel, activation,
-                                sampling)
+        self.encoder = _Encoder(group, in_type, channels, max_degree, ratios,
+                                k, num_points, kernel, activation, sampling)
         types = self.encoder.types
         self.mixes = torch.nn.ModuleList()
         for skip in types[-2::-1]:
@@ -313,8 +346,8 @@ class ModelNetSegmenter(_OnClouds):
             self.mixes.append(torch.nn.Sequential(
                 Linear(types[-1] + skip, act_type), FieldBatchNorm(act_type),
                 act))
+        self.readouts = _readouts('mlp', mlp, len(types) * [types[-1]])
         self.head = torch.nn.Sequential(
-            InvariantReadout(types[-1], mlp), torch.nn.ELU(),
             torch.nn.Dropout(dropout), torch.nn.Linear(mlp, num_classes))
 
     def forward(self, pos: Tensor, batch: Tensor | None = None,
@@ -327,13 +360,15 @@ class ModelNetSegmenter(_OnClouds):
         fields, _ = self.encoder(pos, batch, x, batch_size, levels)
         periodic = levels[0].periodic or {}
         h = fields.pop()
+        width = h.shape[-1]
+        invariants = self.readouts[0](h)
         places = [(pos, batch)] + [(v.pos, v.batch) for v in levels]
-        while fields:
-            (coarse, coarse_batch), (fine, fine_batch) = places[-1], \
-                places[-2]
-            places.pop()
-            up = interpolate(h, coarse, fine, coarse_batch, fine_batch,
-                             **periodic)
-            mix = self.mixes[len(self.mixes) - len(fields)]
-            h = mix(torch.cat([up, fields.pop()], dim=-1))
-        return self.head(h)
+        for i, mix in enumerate(self.mixes, 1):
+            coarse, coarse_batch = places.pop()
+            fine, fine_batch = places[-1]
+            up = interpolate(torch.cat([h, invariants.to(h)], dim=-1), coarse,
+                             fine, coarse_batch, fine_batch, **periodic)
+            h = mix(torch.cat([up[:, :width], fields.pop()], dim=-1))
+            invariants = torch.cat([up[:, width:], self.readouts[i](h)],
+                                   dim=-1)
+        return self.head(invariants)

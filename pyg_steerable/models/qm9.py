@@ -42,19 +42,6 @@ class _ResidualBlock(torch.nn.Module):
         return self.act2(h + self.shortcut(x))
 
 
-def _with_loops(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Also an edge from each node to itself. (PyG's add_self_loops breaks
-    graphs under torch.compile.)
-    """
-    loops = torch.arange(num_nodes, device=edge_index.device)
-    return torch.cat([edge_index, loops.expand(2, -1)], dim=1)
-
-
-def _with_zeros(attr: Tensor, num_nodes: int) -> Tensor:
-    """Also attributes of zero for those edges."""
-    return torch.cat([attr, attr.new_zeros(num_nodes, *attr.shape[1:])])
-
-
 class QM9Net(FieldModule):
     r"""The network for molecular properties of `"Implicit Neural
     Convolutional Kernels for Steerable CNNs"
@@ -63,9 +50,9 @@ class QM9Net(FieldModule):
     A linear embedding of the atoms, a first convolution to spherical fields,
     residual blocks of two convolutions with field batch norm, a last
     convolution to invariants, pooling over the molecule, and an MLP. The
-    output is invariant to the group and to translations. Where kernels see
-    the atoms, so does the term :math:`i = j` of the convolutions (eq. 13):
-    each atom is a neighbour of its own, with edge attributes of zero.
+    output is invariant to the group and to translations. The term
+    :math:`i = j` of the convolutions (eq. 13) is a linear map of its own,
+    also where kernels see the atoms: a graph needs no loops.
 
     .. code-block:: python
 
@@ -73,8 +60,10 @@ class QM9Net(FieldModule):
         y = model(data.x, data.pos, data.edge_index, data.edge_attr,
                   batch=data.batch)
 
-    Crystals are graphs with an :obj:`edge_shift` for each edge, see
-    :class:`~pyg_steerable.graph.RadiusGraph`. Bonds are about as long as the
+    Edges are bonds, near atoms
+    (:class:`~pyg_steerable.graph.RadiusGraph`), or both
+    (:class:`~pyg_steerable.graph.RadiusGraphWithBonds`). Crystals are graphs
+    with an :obj:`edge_shift` for each edge. Bonds are about as long as the
     default :obj:`radius`; for other graphs call
     :func:`~pyg_steerable.nn.calibrate`.
 
@@ -163,8 +152,7 @@ class QM9Net(FieldModule):
                 in_type, out_type, spec,
                 scalars(edge_dim) if edge_dim else None,
                 scalars(atom_dim) if atom_dim else None,
-                num_neighbors=num_neighbors + bool(atom_dim),
-                root_weight=not atom_dim)
+                num_neighbors=num_neighbors)
 
         hidden_type = FieldType.sphere(channels, max_degree, group)
         self.embedding = Linear(scalars(in_dim), scalars(channels))
@@ -189,22 +177,8 @@ class QM9Net(FieldModule):
         if edge_attr is not None:  # also where the kernels do not see it
             checks.tensor('edge_attr', edge_attr,
                           checks.FLOATING + checks.INTEGERS)
-        edge_attr = edge_attr if self.edge_dim else None
-        if self.atom_dim:
-            checks.tensor('edge_index', edge_index, checks.INTEGERS)
-            checks.shaped('edge_index', edge_index, (2, None), '[2, E]')
-            for name, value, width in (('edge_attr', edge_attr,
-                                        self.edge_dim),
-                                       ('edge_shift', edge_shift, 3)):
-                if value is not None:
-                    checks.tensor(name, value)
-                    checks.shaped(name, value, (None, width), '[E, d]')
-            edge_index = _with_loops(edge_index, x.shape[0])
-            edge_attr, edge_shift = (
-                None if a is None else _with_zeros(a, x.shape[0])
-                for a in (edge_attr, edge_shift))
         attributes = {
-            'edge_attr': edge_attr,
+            'edge_attr': edge_attr if self.edge_dim else None,
             'node_attr': x if self.atom_dim else None,
             'edge_shift': edge_shift,
         }
@@ -218,6 +192,21 @@ class QM9Net(FieldModule):
         if self.pool == 'sum':
             return global_add_pool(self.head(h), batch, size)
         return self.head(global_mean_pool(h, batch, size))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        # A kernel between an atom and itself, different for each element, is
+        # no linear map that all atoms share.
+        if (self.atom_dim and f'{prefix}first.kernel.scale' in state_dict and
+                f'{prefix}first.lin.weight' not in state_dict):
+            error_msgs.append(
+                f"Expected 'state_dict' to hold '{prefix}first.lin.weight' "
+                f"(got a QM9Net of before, whose atoms were their own "
+                f"neighbours where kernels saw them). Train it again")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      strict, missing_keys, unexpected_keys,
+                                      error_msgs)
 
     def example(self, generator: torch.Generator) -> Example:
         """Two small molecules: chains of atoms, each bonded to the next."""

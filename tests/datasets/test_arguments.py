@@ -14,17 +14,22 @@ from pyg_steerable.datasets import (
     CathDomains,
     GaussianDensities,
     MeshToVoxels,
+    NBodySystem,
+    NBodyTrajectories,
     OGBFeatures,
     PointClouds,
     QM9Molecules,
+    RMD17Frames,
     VoxelGrids,
     gaussian_densities,
+    generate_nbody,
     generate_shapes,
     load_qm9,
     mean_average_precision,
     retrieve,
     rotate_voxels,
     split_qm9,
+    split_rmd17,
     tetris_points,
     tetris_voxels,
     write_retrieval_lists,
@@ -55,6 +60,10 @@ atoms = Data(pos=torch.rand(4, 3), x=torch.rand(4, 2))
 mesh = Data(pos=torch.rand(4, 3), face=torch.arange(3)[:, None])
 methane = load_qm9(limit=1)[0]
 two = load_qm9(limit=2)
+frame = Data(z=torch.tensor([1, 8]), pos=torch.rand(2, 3),
+             energy=torch.rand(1), force=torch.rand(2, 3))
+moving = dict(charge=torch.ones(2, 3), pos=torch.rand(2, 3, 3),
+              vel=torch.rand(2, 3, 3))
 
 
 def on(cls, *args, **data):
@@ -97,6 +106,24 @@ CALLS = [
     (load_qm9, dict(source='sample', root=None, limit=2, seed=0,
                     transform=None, force_reload=False)),
     (split_qm9, dict(n=20, seed=0)),
+    (RMD17Frames, dict(data=frame, slices={
+        'z': torch.tensor([0, 2]), 'pos': torch.tensor([0, 2]),
+        'force': torch.tensor([0, 2]), 'energy': torch.tensor([0, 1])},
+                       transform=None)),
+    (datasets.load_rmd17, dict(source='a.npz', root=None, transform=None)),
+    (split_rmd17, dict(n=20, num_train=10, num_valid=5, num_test=5, seed=0)),
+    (NBodySystem, dict(law='gravity', stiffness=1., strength=1., core=0.1)),
+    (NBodySystem().acceleration, dict(charge=moving['charge'],
+                                      pos=moving['pos'])),
+    (NBodySystem().energy, moving),
+    (NBodySystem().simulate, dict(**moving, steps=2, dt=1e-3)),
+    (NBodyTrajectories, dict(**moving, target=moving['pos'],
+                             transform=None)),
+    (generate_nbody, dict(num=2, system=None, num_particles=2, start=1,
+                          steps=1, dt=1e-3, seed=0)),
+    (datasets.load_nbody, dict(path='a.npz', split='train', transform=None)),
+    (datasets.save_nbody, dict(path='out/a.npz', train=generate_nbody(
+        2, start=1, steps=1))),
     (rotate_voxels, dict(voxels=voxels, R=torch.eye(3), order=3)),
     (generate_shapes, dict(num=2, num_points=4, seed=0)),
     (tetris_points, dict(copies=1, group='1', seed=0, transform=None)),

@@ -60,8 +60,10 @@ SECONDS = 8  # a call may take
 SKIPPED = {
     'EquivariantLayerTests': 'a base class of tests',
     'SteerableBasis': 'a base class', 'FieldModule': 'a base class',
+    'RadialFunctions': 'a base class',
     'Level': 'a tuple', 'Case': 'a tuple', 'Split': 'a tuple',
     'Target': 'a tuple', 'Frame': 'a tuple', 'Voxels': 'a tuple',
+    'PotentialOutput': 'a tuple',
     'VoxelData': 'PyG takes any attribute for its Data',
     'LatticeData': 'PyG takes any attribute for its Data',
     'main': 'a command line, tested with the examples',
@@ -105,9 +107,20 @@ def batch(n=N):
     return torch.arange(n) * 2 // n
 
 
+def atoms():
+    return 1 + 7 * torch.randint(2, (N, ))
+
+
 def cloud():
     return Data(pos=randn(N, 3), x=randn(N, T.dim),
                 batch=torch.zeros(N, dtype=torch.long))
+
+
+def molecule():
+    data = Data(pos=randn(N, 3), edge_index=edges())
+    data.edge_index = data.coalesce().edge_index
+    data.edge_attr = randn(data.num_edges, 4)
+    return data
 
 
 def lattice(**options):
@@ -125,6 +138,7 @@ USUAL = {
     'in_type': lambda: T, 'out_type': lambda: T, 'field_type': lambda: T,
     'u_type': lambda: T, 'v_type': lambda: T, 'w_type': lambda: T,
     'group': lambda: G, 'basis': basis, 'radius': lambda: 1.,
+    'cutoff_radius': lambda: 2.,
     'pos': lambda: randn(N, 3), 'positions': lambda: randn(E, 3),
     'pos_x': lambda: randn(N, 3), 'pos_y': lambda: randn(N, 3),
     'batch': batch, 'batch_x': batch, 'batch_y': batch,
@@ -140,7 +154,9 @@ USUAL = {
     'generator': lambda: torch.Generator(),
     'resolution': lambda: 5, 'module': lambda: nn.Linear(T, T),
     'num_neighbors': lambda: 4., 'eps': lambda: 1e-4, 'bias': lambda: True,
-    'idx': lambda: 0,
+    'idx': lambda: 0, 't': lambda: torch.rand(E, 1),
+    'normalize': lambda: 'all', 'constant': lambda: True,
+    'radial': lambda: 'gaussian', 'num_radial': lambda: 4,
 }
 
 
@@ -156,6 +172,7 @@ def a_file(kind: str, number: int = 0):
     return make
 
 
+FRAMES = a_file('npz', 5)
 #: Of callables that need something else; None leaves a parameter out.
 SPECIAL = {
     'Group': dict(name=lambda: 'C4', axis=lambda: 'x'),
@@ -195,6 +212,10 @@ SPECIAL = {
     'QM9Net': dict(blocks=lambda: 1, invariants=lambda: 4,
                    edge_dim=lambda: 0, group=lambda: 'O(3)',
                    radius=lambda: 1.),
+    'Potential': dict(elements=lambda: (1, 8), cutoff=lambda: 2.,
+                      blocks=lambda: 1),
+    'NBodyNet': dict(in_dim=lambda: 1, steps=lambda: 1,
+                     group=lambda: 'O(3)'),
     'ModelNetClassifier': dict(in_type=None, invariants=lambda: 4,
                                mlp=lambda: 4, ratios=lambda: (0.5, 0.5),
                                num_classes=lambda: 3),
@@ -239,6 +260,9 @@ SPECIAL = {
         data=lambda: datasets.load_qm9(limit=3)._data,
         slices=lambda: datasets.load_qm9(limit=3).slices,
         source=lambda: 'sample'),
+    'load_rmd17': dict(source=FRAMES),
+    'RMD17Frames': dict(data=lambda: datasets.load_rmd17(FRAMES())._data,
+                        slices=lambda: datasets.load_rmd17(FRAMES()).slices),
     'Shrec17Meshes': dict(root=lambda: str(folder)),
     'mean_average_precision': dict(
         lists=lambda: [torch.tensor([0, 1]), torch.tensor([1, 0])],
@@ -247,6 +271,17 @@ SPECIAL = {
     'write_retrieval_lists': dict(
         folder=lambda: str(folder / 'lists'), names=lambda: ['a', 'b'],
         lists=lambda: [torch.tensor([0, 1]), torch.tensor([1, 0])]),
+    'NBodySystem': dict(law=lambda: 'gravity', stiffness=lambda: 1.),
+    'NBodyTrajectories': dict(
+        charge=lambda: torch.ones(2, 3), pos=lambda: randn(2, 3, 3),
+        vel=lambda: randn(2, 3, 3), target=lambda: randn(2, 3, 3)),
+    'generate_nbody': dict(num=lambda: 2, system=None,
+                           num_particles=lambda: 3, start=lambda: 1,
+                           steps=lambda: 2),
+    'load_nbody': dict(path=a_file('npz', 3)),
+    'save_nbody': dict(path=lambda: str(folder / 'saved.npz'),
+                       train=lambda: datasets.generate_nbody(
+                           2, start=1, steps=1)),
     'rotate_voxels': dict(R=lambda: torch.eye(3)),
     'tetris_points': dict(group=lambda: 'SO(3)'),
     'BasisSpec': dict(basis=lambda: kernels.ImplicitBasis,
@@ -255,6 +290,7 @@ SPECIAL = {
                           group=lambda: 'SO(3)'),
     'group_from_escnn': dict(gspace=Nonsense),
     'split_qm9': dict(n=lambda: 120_000),
+    'split_rmd17': dict(n=lambda: 2000),
     'e3nn_basis': dict(field_type=lambda: FieldType('1x1o')),
     'linear_basis': dict(V=lambda: '1o', W=lambda: '1o'),
     'bilinear_basis': dict(U=lambda: '1o', V=lambda: '1o', W=lambda: '0e'),
@@ -292,6 +328,8 @@ SPECIAL = {
 METHOD = {
     'HarmonicBasis.fit_radius': dict(distance=lambda: torch.rand(E)),
     'ImplicitBasis.fit_radius': dict(distance=lambda: torch.rand(E)),
+    'HarmonicBasis.within': dict(distance=lambda: torch.rand(E)),
+    'ImplicitBasis.within': dict(distance=lambda: torch.rand(E)),
     'Group.from_generators': dict(matrices=lambda: Group('D3').generators),
     'Group.contains': dict(R=lambda: torch.eye(3)),
     'Group.is_subgroup_of': dict(other=lambda: 'O(3)'),
@@ -316,6 +354,12 @@ METHOD = {
     'ImplicitBasis.calibrate': dict(attr=lambda: randn(E, 2)),
     'LatticeKernel.forward': dict(positions=lambda: randn(27, 3)),
     'QM9Net.forward': dict(x=lambda: randn(N, 5)),
+    'Potential.forward': dict(z=atoms, x=None, edge_index=None,
+                              forces=lambda: True),
+    'Potential.fit': dict(z=atoms, energy=lambda: randn(2),
+                          forces=lambda: randn(N, 3)),
+    'NBodyNet.forward': dict(charge=lambda: randn(N, 1),
+                             vel=lambda: randn(N, 3)),
     'ModelNetClassifier.forward': dict(x=None),
     'ModelNetSegmenter.forward': dict(x=None),
     'SteerableKernel.convolve': dict(h=lambda: randn(E, basis()
@@ -324,6 +368,7 @@ METHOD = {
     'AminoAcidNet.forward': dict(voxels=lambda: randn(1, 2, 37, 37, 37)),
     'GaussianDensities.forward': dict(
         data=lambda: Data(pos=randn(N, 3), x=randn(N, 2))),
+    'RadiusGraphWithBonds.forward': dict(data=molecule),
     'MeshToVoxels.forward': dict(data=lambda: Data(
         pos=randn(4, 3), face=torch.tensor([[0, 1], [1, 2], [2, 3]]))),
     'QM9Molecules.target': dict(name=lambda: 'homo'),
@@ -331,6 +376,10 @@ METHOD = {
     'AminoAcidEnvironments.split': dict(num_valid=lambda: 0,
                                         num_test=lambda: 0),
 }
+METHOD.update({f'NBodySystem.{method}': dict(
+    charge=lambda: torch.ones(2, 3), pos=lambda: randn(2, 3, 3),
+    vel=lambda: randn(2, 3, 3), steps=lambda: 2)
+    for method in ('acceleration', 'energy', 'simulate')})
 METHOD.update({f'{name}.{method}': {key: lambda: torch.tensor([0])}
                for name in ('AminoAcidEnvironments', 'CathDomains',
                             'PointClouds', 'Shrec17Meshes', 'VoxelGrids')

@@ -39,8 +39,10 @@ from pyg_steerable.datasets import (
     Shrec17Meshes,
     load_cath,
     load_mesh,
+    load_nbody,
     load_points,
     load_qm9,
+    load_rmd17,
     load_voxels,
 )
 from pyg_steerable.datasets.qm9 import (
@@ -266,6 +268,13 @@ def _cath() -> dict:
                 labels=np.array([[1, 10], [2, 40]])[np.arange(12) % 2])
 
 
+def _nbody() -> dict:
+    rng = np.random.default_rng(0)
+    return dict(train_charge=np.array([[1, -1], [1, 1], [-1, -1]], np.int8),
+                **{f'train_{key}': rng.normal(size=(3, 2, 3))
+                   for key in ('pos', 'vel', 'target')})
+
+
 def _qm9() -> dict:
     from pyg_steerable.datasets.qm9.molecules import SAMPLE
     arrays = _qm9_npz.read_npz(SAMPLE)
@@ -273,6 +282,13 @@ def _qm9() -> dict:
     length = {'z': atoms, 'pos': atoms, 'charge': atoms, 'bond': bonds,
               'bond_type': bonds}
     return {key: a[:length.get(key, 3)] for key, a in arrays.items()}
+
+
+def _rmd17() -> dict:
+    rng = np.random.default_rng(0)
+    return dict(nuclear_charges=np.array([8, 1, 1], np.uint8),
+                coords=rng.normal(size=(4, 3, 3)), energies=rng.normal(size=4),
+                forces=rng.normal(size=(4, 3, 3)))
 
 
 def _pdb(path: Path) -> None:
@@ -376,8 +392,12 @@ FORMATS: dict[str, list[Layout]] = {
         Layout('voxels.npz', _npz(_voxels()), _few(load_voxels),
                mutate_archive),
         Layout('cath.npz', _npz(_cath()), _few(load_cath), mutate_archive),
+        Layout('nbody.npz', _npz(_nbody()), _few(load_nbody),
+               mutate_archive),
         Layout('qm9.npz', _npz(_qm9()), lambda path: [
             OGBFeatures()(d) for d in load_qm9(str(path))], mutate_archive),
+        Layout('rmd17.npz', _npz(_rmd17()), lambda path: list(
+            load_rmd17(str(path))), mutate_archive),
     ],
     'pdb': [
         Layout('p.pdb', _pdb, _few(AminoAcidEnvironments)),

@@ -156,6 +156,31 @@ def test_segmenter(group):
 
 
 @pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
+def test_every_resolution_is_read_out(cls):
+    """As many invariants as asked for, in parts as equal as possible, and
+    each of them matters.
+    """
+    pos, batch = clouds()
+    name = 'invariants' if cls is ModelNetClassifier else 'mlp'
+    model = cls(5, group='SO(3)', activation=NormGate,
+                **{name: 10}, **SMALL).double().eval()
+    shares = [read[0].out_channels for read in model.readouts]
+    assert shares == ([4, 3, 3] if cls is ModelNetClassifier else
+                      [3, 3, 2, 2])
+    levels = model.levels(pos, batch)
+    out = model(pos, batch, levels=levels)
+    for read in model.readouts:
+        weight = read[0].linear.weight
+        with torch.no_grad():
+            weight.mul_(2.)
+            changed = model(pos, batch, levels=levels)
+            weight.div_(2.)
+        assert (changed - out).abs().max() > 1e-6
+    with pytest.raises(ValueError, match=f"'{name}'.* >= {len(shares)}"):
+        cls(5, **{name: len(shares) - 1}, **SMALL)
+
+
+@pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
 def test_every_parameter_learns_and_copies_agree(cls):
     pos, batch = clouds(dtype=torch.float32)
     model = cls(5, dropout=0., **SMALL)
@@ -289,3 +314,15 @@ def test_activations_with_gates(cls):
     model = cls(5, group='SO(2)xM', activation=Gate)
     assert_equivariant(model)
     assert_equivariant(model.double(), num_samples=2)
+
+
+@pytest.mark.parametrize('cls', [ModelNetClassifier, ModelNetSegmenter])
+def test_state_dicts_of_before(cls):
+    """Those that read one resolution out are refused with the reason."""
+    model = cls(5, **SMALL)
+    before = {key: value for key, value in model.state_dict().items()
+              if not key.startswith('readouts')}
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match='at one resolution only'):
+            model.load_state_dict(before, strict=strict)
+    model.load_state_dict(cls(5, **SMALL).state_dict())

@@ -11,8 +11,7 @@ from pyg_steerable import Group
 from pyg_steerable.datasets import load_qm9
 from pyg_steerable.kernels import ImplicitBasis
 from pyg_steerable.models import QM9Net
-from pyg_steerable.models.qm9 import _with_loops
-from pyg_steerable.nn import Gate, QuotientELU
+from pyg_steerable.nn import Gate, QuotientELU, SteerableConv
 from pyg_steerable.testing import assert_equivariant
 
 VARIANTS = [
@@ -60,16 +59,19 @@ def test_not_invariant_outside_the_group(batch, group):
     assert (moved - out).abs().max() > 1e-6
 
 
-def test_atoms_are_their_own_neighbours(batch):
-    """Where kernels see atoms, so does the term i = j (eq. 13)."""
+def test_atoms_see_themselves_without_loops(batch):
+    """The term i = j of eq. 13 has weights of its own, also where kernels
+    see atoms: an atom without neighbours keeps its features.
+    """
     model = QM9Net(5, 4, 5, blocks=1).eval()
-    node_attr = batch.x.clone().requires_grad_()
-    edges = _with_loops(batch.edge_index[:, :0], len(node_attr))
-    edge_attr = batch.edge_attr.new_zeros(len(node_attr), 4)
-    out = model.first(model.embedding(batch.x), batch.pos, edges, edge_attr,
-                      node_attr=node_attr)
+    alone = batch.edge_index[:, :0], batch.edge_attr[:0]
+    for conv in model.modules():
+        if isinstance(conv, SteerableConv):
+            assert conv.root_weight
+    x = batch.x.clone().requires_grad_()
+    out = model(x, batch.pos, *alone, batch.batch)
     out.square().sum().backward()
-    assert (node_attr.grad.abs().sum(1) > 0).all()
+    assert (x.grad.abs().sum(1) > 0).all()
 
 
 def test_batching(batch):
@@ -152,3 +154,18 @@ def test_activations_with_gates():
     model = QM9Net(activation=Gate, blocks=2)
     assert_equivariant(model)
     assert_equivariant(model.double(), num_samples=2)
+
+
+def test_state_dicts_of_before():
+    """Without the root weight where kernels see atoms, these are refused
+    with the reason, even if not strict; others have not changed.
+    """
+    model = QM9Net(5, 4, 5, blocks=1)
+    before = {key: value for key, value in model.state_dict().items()
+              if not key.endswith('lin.weight')}
+    assert len(before) == len(model.state_dict()) - 4
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match='their own neighbours'):
+            model.load_state_dict(before, strict=strict)
+    model = QM9Net(5, 4, blocks=1)
+    model.load_state_dict(QM9Net(5, 4, blocks=1).state_dict())

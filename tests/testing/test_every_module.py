@@ -7,10 +7,13 @@ import pyg_steerable.models
 import pyg_steerable.nn
 from pyg_steerable import FieldType
 from pyg_steerable.kernels import (
+    BesselRadial,
+    GaussianRadial,
     HarmonicBasis,
     ImplicitBasis,
     Kernel,
     LatticeKernel,
+    RadialFunctions,
     SteerableBasis,
     SteerableKernel,
 )
@@ -21,6 +24,8 @@ from pyg_steerable.models import (
     CathNet,
     ModelNetClassifier,
     ModelNetSegmenter,
+    NBodyNet,
+    Potential,
     QM9Net,
     ShrecNet,
     TetrisCNN,
@@ -79,6 +84,8 @@ MODULES = {
     GlobalPool: lambda: GlobalPool(T),
     NormMaxPool: lambda: NormMaxPool(T),
     # Bases, kernels and convolutions of points.
+    GaussianRadial: GaussianRadial,
+    BesselRadial: BesselRadial,
     HarmonicBasis: lambda: HarmonicBasis('SO(3)', 2),
     ImplicitBasis: lambda: ImplicitBasis('SO(3)', 2, attr_type=T),
     SteerableKernel: lambda: SteerableKernel(
@@ -103,6 +110,9 @@ MODULES = {
     # Networks.
     QM9Net: lambda: QM9Net(edge_dim=3, atom_dim=5, channels=2, blocks=1,
                            invariants=4, group='SO(2)'),
+    Potential: lambda: Potential([1, 8], cutoff=3., channels=2, blocks=2,
+                                 hidden=4, group='SO(2)'),
+    NBodyNet: lambda: NBodyNet(channels=2, steps=2, group='SO(2)'),
     ModelNetClassifier: lambda: ModelNetClassifier(invariants=8, **CLOUDS),
     ModelNetSegmenter: lambda: ModelNetSegmenter(
         in_type=FieldType('1o', 'SO(2)'), **CLOUDS),
@@ -118,11 +128,11 @@ MODULES = {
                                        size=37),
 }
 #: What others are made of.
-ABSTRACT = {FieldModule, Kernel, SteerableBasis}
+ABSTRACT = {FieldModule, Kernel, RadialFunctions, SteerableBasis}
 #: Norms, sums and harmonics are those of O(3), whatever the group.
 SYMMETRIC = {NormMaxPool, GlobalPool, FieldDropout, LatticeDropout,
              LatticeLowPass, LatticeAvgPool, LatticeGlobalPool,
-             HarmonicBasis}
+             HarmonicBasis, GaussianRadial, BesselRadial}
 #: No group leaves the whole of these networks alone.
 NOT_STEERABLE = [TetrisCNN, CathCNN, AminoAcidCNN]
 STEERABLE = [cls for cls in MODULES if cls not in NOT_STEERABLE]
@@ -186,7 +196,9 @@ def test_examples_are_valid_and_the_same_again(cls):
     first, again = (module.example(torch.Generator().manual_seed(1))
                     for _ in range(2))
     out = [module(*example.inputs) for example in (first, again)]
-    assert torch.equal(*out) and out[0].isfinite().all()
+    out = [x if isinstance(x, tuple) else (x, ) for x in out]
+    assert all(torch.equal(x, y) and x.isfinite().all()
+               for x, y in zip(*out, strict=True))
     assert len(first.inputs) == len(first.in_types)
 
 

@@ -19,6 +19,7 @@ rows) and, if not all axes repeat, :obj:`pbc` of shape :math:`[1, 3]`, so that
 a batch holds one for each. :class:`RadiusGraph` and :class:`KNNGraph` then
 also write :obj:`edge_shift`, which batches, turns and scales with the rest.
 """
+from .bonds import RadiusGraphWithBonds
 from .graphs import KNNGraph, RadiusGraph
 from .group_element import RandomGroupElement
 from .jitter import Jitter
@@ -29,6 +30,7 @@ from .voxels import GraphToVoxel, VoxelToGraph
 
 __all__ = [
     'RadiusGraph',
+    'RadiusGraphWithBonds',
     'KNNGraph',
     'VoxelToGraph',
     'GraphToVoxel',
