@@ -43,6 +43,7 @@ from benchmarks.papers.training import (
 from benchmarks.report import save_json
 from pyg_steerable import Group
 from pyg_steerable.datasets import TARGETS, OGBFeatures, load_qm9, split_qm9
+from pyg_steerable.graph import RadiusGraphWithBonds
 from pyg_steerable.models import QM9Net
 
 
@@ -69,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
                       help='use only so many validation and test molecules '
                       '(default: all)')
     data.add_argument('--graph', default='bonds', choices=['bonds', 'radius'],
-                      help='pairs of atoms: bonds, or all within --cutoff')
+                      help='pairs of atoms: bonds, or also those '
+                      'within --cutoff')
     data.add_argument('--cutoff', type=float, default=2.5,
                       help='of the radius graph, in Angstrom')
     model = parser.add_argument_group('model')
@@ -119,33 +121,13 @@ def parse(argv=None) -> argparse.Namespace:
     if args.kernel == 'harmonic' and args.condition != 'none':
         parser.error('--kernel harmonic takes no features: use --condition '
                      'none, or --kernel implicit')
+    if args.encoder == 'ogb' and args.graph == 'radius':
+        parser.error('--encoder ogb knows bonds only: use --graph bonds, or '
+                     '--encoder onehot')
     if args.pool is None:
         extensive = ('alpha', 'r2', 'zpve', 'U0', 'U', 'H', 'G', 'Cv')
         args.pool = 'sum' if args.target in extensive else 'mean'
     return args
-
-
-class RadiusGraph(BaseTransform):
-    """All pairs of atoms within a cutoff; the bond types stay on the bonds
-    (zero elsewhere).
-    """
-    def __init__(self, cutoff: float):
-        if not cutoff > 0:
-            raise ValueError(f"Expected 'cutoff' to be positive (got "
-                             f"{cutoff})")
-        self.cutoff = cutoff
-
-    def forward(self, data: Data) -> Data:
-        """Replaces the edges of one molecule."""
-        n = data.num_nodes
-        near = torch.cdist(data.pos, data.pos) < self.cutoff
-        near.fill_diagonal_(False)
-        near[data.edge_index[0], data.edge_index[1]] = True
-        bonds = data.edge_attr.new_zeros(n, n, data.edge_attr.shape[1])
-        bonds[data.edge_index[0], data.edge_index[1]] = data.edge_attr
-        data.edge_index = near.nonzero().T.contiguous()
-        data.edge_attr = bonds[data.edge_index[0], data.edge_index[1]]
-        return data
 
 
 class Normalise(BaseTransform):
@@ -155,8 +137,8 @@ class Normalise(BaseTransform):
     def __init__(self, args, mean: float, std: float):
         self.column = TARGETS[args.target].column
         self.mean, self.std = mean, std
-        self.radius = (RadiusGraph(args.cutoff) if args.graph == 'radius'
-                       else None)
+        self.radius = (RadiusGraphWithBonds(args.cutoff)
+                       if args.graph == 'radius' else None)
         self.ogb = OGBFeatures() if args.encoder == 'ogb' else None
 
     def forward(self, data: Data) -> Data:
@@ -205,7 +187,9 @@ def build_network(args) -> torch.nn.Module:
             options |= dict(radius=args.cutoff)
     if args.encoder == 'ogb':
         return OGBNet(args.channels, args.condition, **options)
-    edge_dim = 0 if args.condition == 'none' else 4
+    # Four types of bonds; where edges are no bonds, this is one more.
+    edge_dim = (0 if args.condition == 'none' else
+                4 + (args.graph == 'radius'))
     atom_dim = 5 if args.condition == 'atoms' else 0
     if args.match is None:
         return QM9Net(5, edge_dim, atom_dim, channels=args.channels,

@@ -72,7 +72,9 @@ def test_bad_options(tmp_path):
         run(tmp_path, '--train', '100000')
     with pytest.raises(SystemExit):
         run(tmp_path, '--kernel', 'harmonic', '--condition', 'bonds')
-    with pytest.raises(ValueError, match='cutoff'):
+    with pytest.raises(SystemExit):
+        run(tmp_path, '--encoder', 'ogb', '--graph', 'radius')
+    with pytest.raises(ValueError, match="'r'"):
         run(tmp_path, '--graph', 'radius', '--cutoff', '-1')
     with pytest.raises(FileNotFoundError, match='nothing.npz'):
         run(tmp_path, '--npz', 'nothing.npz')

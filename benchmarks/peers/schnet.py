@@ -1,0 +1,43 @@
+"""SchNet, as PyG has it."""
+from __future__ import annotations
+
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import SchNet
+
+from benchmarks.peers.network import Network
+from benchmarks.peers.tasks import Task
+from pyg_steerable.graph import RadiusGraph
+
+
+class _Given(torch.nn.Module):
+    """The graph of the batch, instead of a search."""
+    edge_index: torch.Tensor
+
+    def forward(self, pos, batch):
+        source, target = self.edge_index
+        return self.edge_index, (pos[source] - pos[target]).norm(dim=1)
+
+
+class _SchNet(torch.nn.Module):
+    def __init__(self, cutoff: float):
+        super().__init__()
+        self.graph = _Given()
+        self.net = SchNet(64, 64, 3, 25, cutoff, self.graph, readout='mean')
+
+    def forward(self, batch: Data):
+        self.graph.edge_index = batch.edge_index
+        return self.net(batch.z, batch.pos, batch.batch)
+
+
+class SchNetPeer(Network, name='SchNet', tasks=['qm9']):
+    """"SchNet" (https://arxiv.org/abs/1706.08566): continuous filters of
+    distances.
+    """
+    cutoff = 3.
+
+    def prepare(self, task: Task, data: Data) -> Data:
+        return RadiusGraph(self.cutoff)(data)
+
+    def build(self, task: Task) -> torch.nn.Module:
+        return _SchNet(self.cutoff)
