@@ -7,9 +7,9 @@ from torch import Tensor
 from ...symmetry.fields import FieldType
 from ..pointwise import FieldBatchNorm
 
-# Where all neighbours are at one distance, deviations are rounding errors.
-# Inputs are of the order of one, and variances below this one stay small.
-_EPS = 1e-5
+# Where all neighbours are at one distance, deviations are rounding errors,
+# which must stay small. Inputs are of the order of one.
+_EPS = 1e-4
 
 
 class EdgeNorm(FieldBatchNorm):

@@ -60,7 +60,7 @@ def make(group='SO(2)', attr=SEEN, **options):
     return basis.double()
 
 
-def batch_norm(x, field_type, eps=1e-5):
+def batch_norm(x, field_type, eps=1e-4):
     """The definition, field by field; scalars alone have a mean (of irreps
     of O(3), under groups that leave no part of a vector alone).
     """

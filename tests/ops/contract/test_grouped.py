@@ -4,8 +4,8 @@ import torch
 from contract_problem import GROUPS, KINDS, Problem, close
 
 from pyg_steerable.ops import Coupling, dense_kernel
-from pyg_steerable.ops.contract.grouped import contract_grouped
 from pyg_steerable.ops.contract.couplings import split_weights
+from pyg_steerable.ops.contract.grouped import contract_grouped
 
 V = '4x0e + 6x1o + 2x2e'
 
