@@ -46,7 +46,8 @@ from benchmarks.report import (
 def build_parser() -> argparse.ArgumentParser:
     """The options and their defaults."""
     parser = new_parser(__doc__)
-    parser.add_argument('task', choices=list(TASKS), help='the task')
+    parser.add_argument('task', choices=list(TASKS),
+                        help='the data to learn (no default)')
     parser.add_argument('--npz', type=Path, nargs='+', default=[],
                         metavar='FILE', help='the data (default: for qm9 the '
                         'molecules that are bundled)')
