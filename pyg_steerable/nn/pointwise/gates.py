@@ -109,18 +109,26 @@ class NormGate(FieldModule):
 
     Args:
         field_type (FieldType): The type of input and output.
+        eps (float, optional): Keeps norms smooth at zero, see
+            :class:`~pyg_steerable.nn.InvariantReadout`. Where derivatives
+            count, as for forces, take more. (default: :obj:`1e-4`)
 
     Shapes:
         - **input:** :math:`[*, d]`, **output:** :math:`[*, d]`, in the dtype
           of the input
+
+    Raises:
+        ValueError: If the input has another width, or :obj:`eps` is not
+            positive.
     """
     in_type: FieldType
     out_type: FieldType
 
-    def __init__(self, field_type: FieldType):
+    def __init__(self, field_type: FieldType, eps: float = 1e-4):
         super().__init__()
         self.set_types(field_type)
-        self.readout = InvariantReadout(self.in_type, self.in_type.num_fields)
+        self.readout = InvariantReadout(self.in_type, self.in_type.num_fields,
+                                        eps)
         self._blocks = block_kinds(self.in_type)
 
     def reset_parameters(self):
