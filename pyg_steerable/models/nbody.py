@@ -21,6 +21,8 @@ from .kernels import read_kernel
 from .qm9 import MOST
 
 ATTRIBUTES = ('none', 'scalars', 'vectors')
+#: Distances, in units of the radius, below which inverse ones are flat.
+_SOFTENING = 0.05
 
 
 class _Step(torch.nn.Module):
@@ -66,9 +68,16 @@ class NBodyNet(FieldModule):
     where :math:`\mathbf{a}` is an equivariant network of two linear maps,
     fields start as a linear map of :math:`|q_i|, |\mathbf{v}_i|,
     \mathbf{v}_i` and the position, and kernels see
-    :math:`\mathbf{z}_{ij} = (q_i q_j, |\mathbf{r}_j - \mathbf{r}_i|,
-    \mathbf{v}_j - \mathbf{v}_i)`. It commutes with the group, to rounding if
-    the kernels do. If the signs of all charges change, nothing does.
+
+    .. math::
+        \mathbf{z}_{ij} = \big(q_i q_j, \; d, \; 1 / d, \; q_i q_j / d, \;
+        \log d^2, \; \mathbf{v}_j - \mathbf{v}_i\big), \qquad
+        d^2 = |\mathbf{r}_j - \mathbf{r}_i|^2 + \epsilon^2
+
+    with :math:`\epsilon` a twentieth of the radius: what happens at close
+    encounters makes most of the error, and polynomials of the distance do not
+    tell them apart. It commutes with the group, to rounding if the kernels
+    do. If the signs of all charges change, nothing does.
 
     .. code-block:: python
 
@@ -91,7 +100,8 @@ class NBodyNet(FieldModule):
         steps (int, optional): :math:`K`. (default: :obj:`8`)
         attributes (str, optional): What kernels see besides the relative
             position: :obj:`"none"`, :obj:`"scalars"` (products of charges,
-            distance), or :obj:`"vectors"` (the relative velocity, too).
+            functions of the distance), or :obj:`"vectors"` (the relative
+            velocity, too).
             (default: :obj:`"vectors"`)
         closed (bool, optional): Whether no outer force acts.
             (default: :obj:`True`)
@@ -132,6 +142,7 @@ class NBodyNet(FieldModule):
                  radius: float = 2., num_neighbors: float = 4.,
                  activation=NormGate):
         super().__init__()
+        radius = checks.scale('radius', radius)
         spec = read_kernel(kernel, hidden=8, activation=activation
                            ).with_defaults(radius=radius)
         in_dim = checks.integer('in_dim', in_dim, 1, MOST)
@@ -146,7 +157,7 @@ class NBodyNet(FieldModule):
         self.attributes = checks.choice('attributes', attributes, ATTRIBUTES)
         seen = FieldType([], group)
         if attributes != 'none':
-            seen = seen + scalars + FieldType('0e', group)
+            seen = seen + scalars + scalars + FieldType('3x0e', group)
         if attributes == 'vectors':
             seen = seen + self.vector
         hidden = FieldType.sphere(
@@ -158,6 +169,7 @@ class NBodyNet(FieldModule):
                                  seen if seen.dim else None,
                                  num_neighbors=num_neighbors)
 
+        self.softening = _SOFTENING * radius
         self.embedding = Linear(
             scalars + FieldType('1x0e + 2x1o', group), hidden)
         self.step = _Step(hidden, self.vector, build_conv, activation)
@@ -200,8 +212,12 @@ class NBodyNet(FieldModule):
         if self.attributes == 'none':
             return None
         source, target = edges
-        parts = [charge[source] * charge[target],
-                 _norm(pos[source] - pos[target])]
+        charges = charge[source] * charge[target]
+        square = (pos[source] - pos[target]).square().sum(1, keepdim=True)
+        square = square + self.softening**2
+        inverse = square.rsqrt()
+        parts = [charges, charges * inverse, square.sqrt(), inverse,
+                 square.log()]
         if self.attributes == 'vectors':
             parts.append(vel[source] - vel[target])
         return torch.cat(parts, dim=1)

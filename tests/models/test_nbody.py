@@ -92,7 +92,7 @@ def test_what_kernels_see(batch, attributes, sees):
     change = predict(net, batch, charge=batch.charge.abs()
                      ) - predict(net, batch)
     assert bool(change.abs().max() > 1e-3) == sees
-    width = {'none': 0, 'scalars': 2, 'vectors': 5}[attributes]
+    width = {'none': 0, 'scalars': 5, 'vectors': 8}[attributes]
     assert net.step.conv.edge_type.dim == width
 
 
