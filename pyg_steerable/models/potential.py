@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,11 @@ from ..symmetry.groups import Group
 from .kernels import read_kernel
 from .qm9 import MOST
 
+# Norms of fields bend at zero, and forces have their derivatives: within a
+# third of a unit, not a hundredth.
+_EPS = 0.1
+#: The activation of potentials.
+_SmoothGate = partial(NormGate, eps=_EPS)
 #: The last atomic number.
 LAST_ELEMENT = 118
 
@@ -125,7 +131,8 @@ class Potential(FieldModule):
             (default: :obj:`12.0`)
         activation (callable, optional): Builds an activation from a
             :class:`FieldType`; forces need a smooth one.
-            (default: :class:`~pyg_steerable.nn.NormGate`)
+            (default: :class:`~pyg_steerable.nn.NormGate` with an
+            :obj:`eps` of 0.1, for smooth forces)
 
     Shapes:
         - **input:** atomic numbers :math:`[N]`, positions :math:`[N, 3]`,
@@ -150,7 +157,7 @@ class Potential(FieldModule):
                  max_degree: int = 1, blocks: int = 3, hidden: int = 32,
                  kernel: str | BasisSpec = 'harmonic',
                  atom_attributes: bool = False, num_neighbors: float = 12.,
-                 activation=NormGate):
+                 activation=_SmoothGate):
         super().__init__()
         self.elements = checks.integers('elements', elements,
                                         most=LAST_ELEMENT)
@@ -200,7 +207,7 @@ class Potential(FieldModule):
             for _ in range(blocks - 1)
         ])
         self.heads = torch.nn.ModuleList([
-            torch.nn.Sequential(InvariantReadout(field_type, hidden),
+            torch.nn.Sequential(InvariantReadout(field_type, hidden, _EPS),
                                 torch.nn.SiLU(), torch.nn.Linear(hidden, 1))
             for _ in range(blocks)
         ])

@@ -46,6 +46,21 @@ def crystal(size=4):
 # Derivatives ###############################################################
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_forces_are_smooth_where_fields_vanish(seed):
+    """Of two atoms all fields lie along one line, and change sign on it."""
+    torch.manual_seed(seed)
+    model = Potential([1, 6], cutoff=4.).double().eval()
+    r = torch.linspace(1, 4.2, 1601).double()
+    pos = torch.zeros(2 * len(r), 3).double()
+    pos[1::2, 0] = r
+    _, forces, _ = model(torch.tensor([1, 6]).repeat(len(r)), pos,
+                         torch.arange(len(r)).repeat_interleave(2))
+    force = forces[1::2, 0]
+    slope = force.diff() / (r[1] - r[0])
+    assert slope.abs().max() < 20 * force.abs().max()  # with eps=1e-4: 45
+
+
 @pytest.mark.parametrize('options', KINDS, ids=str)
 def test_forces(options):
     model, (z, pos) = make(**options), molecule()
