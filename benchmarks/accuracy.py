@@ -4,6 +4,12 @@ tuning, in how many seconds of the CPU, with how many parameters::
     python -m benchmarks.accuracy qm9 --npz qm9.npz --train 10000
     python -m benchmarks.accuracy modelnet40 --npz train.npz test.npz
     python -m benchmarks.accuracy nbody --npz nbody.npz --epochs 100
+    python -m benchmarks.accuracy rmd17 --npz train.npz test.npz --train 950 \
+        --batch-size 5 --seconds 300
+    python -m benchmarks.accuracy voxels --npz voxels.npz --batch-size 16
+
+With --epochs networks take the same steps, with --seconds the same time of
+the CPU; the learning rate follows a cosine of the one or the other.
 
 Every network tries the same learning rates with the first seed, keeps the one
 with the least error on validation data, and is trained with it from the other
@@ -12,12 +18,15 @@ those that are not there. --test reads the test data, of the chosen rates
 alone.
 
 Other networks join by a subclass of benchmarks.peers.Network, other data by
-one of benchmarks.peers.Task.
+one of benchmarks.tasks.Task.
 """
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import time
+from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -25,7 +34,7 @@ import torch
 from torch_geometric.loader import DataLoader
 
 from benchmarks.commandline import new_parser
-from benchmarks.measure import machine
+from benchmarks.measure import commit, machine
 from benchmarks.papers.plots import label_log_axis, plt, save_figure
 from benchmarks.papers.runs import fingerprint, going_on
 from benchmarks.papers.training import (
@@ -33,7 +42,7 @@ from benchmarks.papers.training import (
     EpochSampler,
     count_parameters,
 )
-from benchmarks.peers import NETWORKS, TASKS, Network, Task
+from benchmarks.peers import NETWORKS, Network
 from benchmarks.report import (
     load_json,
     print_head,
@@ -41,6 +50,8 @@ from benchmarks.report import (
     save_json,
     whole_file,
 )
+from benchmarks.tasks import TASKS, Task
+from pyg_steerable.datasets import TARGETS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,8 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--valid', type=int, default=2000,
                         help='samples to validate and to test on, if there '
                         'are as many')
+    parser.add_argument('--target', default='homo', choices=list(TARGETS),
+                        help='the property of qm9')
     parser.add_argument('--epochs', type=int, default=4,
                         help='passes over the training samples')
+    parser.add_argument('--seconds', type=float, default=None,
+                        help='of the CPU for each training, instead of '
+                        'epochs (default: as long as these take)')
     parser.add_argument('--batch-size', type=int, default=64,
                         help='samples of a step')
     parser.add_argument('--rates', type=float, nargs='+',
@@ -80,8 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def settings(args) -> dict:
     """What the runs of a folder have in common."""
-    return {'task': args.task, 'train': args.train, 'valid': args.valid,
-            'epochs': args.epochs, 'batch_size': args.batch_size,
+    return {'task': args.task, 'target': args.target, 'train': args.train,
+            'valid': args.valid, 'seconds': args.seconds,
+            'epochs': args.epochs if args.seconds is None else None,
+            'batch_size': args.batch_size,
             'data': [fingerprint(path) for path in args.npz],
             'machine': machine('cpu')}
 
@@ -98,22 +116,45 @@ def samples(task: Task, network: Network, part: str, seed: int):
 
 
 @torch.no_grad()
-def evaluate(task: Task, net: torch.nn.Module, data) -> float:
-    """The mean error; what is random in it is the same for all."""
+def evaluate(task: Task, net: torch.nn.Module, data) -> dict[str, float]:
+    """The mean errors; what is random in them is the same for all."""
     net.eval()
-    errors = []
+    errors: dict[str, list] = {name: [] for name in task.units}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for batch in DataLoader(data, 128):
-            errors.append(task.error(net(batch), batch))
-    return float(torch.cat(errors).mean())
+            for name, found in task.errors(net(batch), batch).items():
+                errors[name].append(found)
+    return {name: float(torch.cat(found).mean())
+            for name, found in errors.items()}
+
+
+class Clock:
+    """How much of a training is done, from 0 to 1: of so many steps, or of so
+    many seconds of the CPU.
+    """
+    def __init__(self, steps: int, seconds: float | None):
+        self.total, self.limit = steps, seconds
+        self.steps, self.begin = 0, time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """Those that went by."""
+        return time.process_time() - self.begin
+
+    @property
+    def done(self) -> float:
+        """The share that is done."""
+        if self.limit is None:
+            return min(1., self.steps / self.total)
+        return min(1., self.seconds / self.limit)
 
 
 def train(task: Task, network: Network, rate: float, seed: int, args
           ) -> tuple[torch.nn.Module, dict]:
-    """AdamW with a cosine schedule, a step at a time, as for every network.
-    Only training is timed: not the search for neighbours before it, nor the
-    validation.
+    """AdamW with a cosine schedule, from the rate to a hundredth of it, the
+    same for every network. Only training is timed: not the search for
+    neighbours before it, nor the validation.
     """
     torch.manual_seed(seed)
     net = network.build(task)
@@ -125,23 +166,34 @@ def train(task: Task, network: Network, rate: float, seed: int, args
     if not len(loader):
         raise ValueError(f"Expected '--batch-size' to be at most {len(data)}, "
                          f"the training samples (got {args.batch_size})")
+    network.start(task, net, next(iter(DataLoader(data, 256))))
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-8)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, args.epochs * len(loader), rate / 100)
-    seconds = time.process_time()
-    for epoch in range(args.epochs):
+    clock, epoch, shown = Clock(args.epochs * len(loader), args.seconds), 0, 0.
+    while clock.done < 1:
         net.train()
         sampler.set_epoch(epoch)
         for batch in loader:
+            share = 0.5 + 0.5 * math.cos(math.pi * clock.done)
+            for group in optimizer.param_groups:
+                group['lr'] = rate * (0.01 + 0.99 * share)
             optimizer.zero_grad()
-            task.loss(net(batch), batch).backward()
+            loss = task.loss(net(batch), batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 10.)
             optimizer.step()
-            schedule.step()
-    seconds = time.process_time() - seconds
+            clock.steps += 1
+            if clock.seconds - shown > 20:
+                shown = clock.seconds
+                print(f'  {clock.done:.0%}, {clock.steps} steps, loss '
+                      f'{float(loss.detach()):.4g}', flush=True)
+            if clock.done >= 1:
+                break
+        epoch += 1
+    seconds = clock.seconds
     return net, {'network': network.name, 'rate': rate, 'seed': seed,
                  'valid': evaluate(task, net, valid), 'seconds': seconds,
-                 'parameters': count_parameters(net),
-                 'steps': args.epochs * len(loader)}
+                 'parameters': count_parameters(net), 'steps': clock.steps,
+                 'units': task.units}
 
 
 class Runs:
@@ -164,8 +216,7 @@ class Runs:
     def load(self) -> Task:
         """The data, once."""
         if self.task is None:
-            self.task = TASKS[self.args.task](self.args.npz, self.args.train,
-                                              self.args.valid)
+            self.task = TASKS[self.args.task](self.args)
         return self.task
 
     def path(self, name: str, rate: float, seed: int) -> Path:
@@ -182,12 +233,14 @@ class Runs:
                 torch.save(net.state_dict(), part)
             save_json(path, found)
         found = load_json(path)
-        print(f"{name}, rate {rate:g}, seed {seed}: validation "
-              f"{found['valid']:.4g}, {found['seconds']:.0f} s", flush=True)
+        errors = ', '.join(f'{key} {value:.4g}'
+                           for key, value in found['valid'].items())
+        print(f"{name}, rate {rate:g}, seed {seed}: validation {errors}; "
+              f"{found['steps']} steps, {found['seconds']:.0f} s", flush=True)
         return found
 
-    def test(self, run: dict) -> float:
-        """The error on test data, of a run that was chosen."""
+    def test(self, run: dict) -> dict[str, float]:
+        """The errors on test data, of a run that was chosen."""
         if 'test' not in run:
             task, network = self.load(), NETWORKS[run['network']]()
             path = self.path(run['network'], run['rate'], run['seed'])
@@ -203,6 +256,11 @@ class Runs:
 # All of them #################################################################
 
 
+def first_error(run: dict) -> float:
+    """The one that decides."""
+    return next(iter(run['valid'].values()))
+
+
 def compare(args) -> dict[str, list[dict]]:
     """The runs with the best rate of each network, a seed each."""
     known = [n for n, cls in NETWORKS.items() if args.task in cls.tasks]
@@ -214,7 +272,7 @@ def compare(args) -> dict[str, list[dict]]:
     runs, chosen = Runs(args), {}
     for name in names:
         tried = [runs.run(name, rate, args.seeds[0]) for rate in args.rates]
-        best = min(tried, key=lambda run: run['valid'])
+        best = min(tried, key=first_error)
         chosen[name] = [best, *(runs.run(name, best['rate'], seed)
                                 for seed in args.seeds[1:])]
         if args.test:
@@ -223,30 +281,41 @@ def compare(args) -> dict[str, list[dict]]:
     return chosen
 
 
-def summarise(chosen: dict[str, list[dict]], unit: str, out: Path) -> dict:
+def summarise(chosen: dict[str, list[dict]], args, out: Path) -> dict:
     """A table, a file and a plot."""
-    keys = ['valid'] + ['test'] * all('test' in run for found in
-                                      chosen.values() for run in found)
+    units = next(iter(chosen.values()))[0]['units']
+    parts = ['valid'] + ['test'] * all('test' in run for found in
+                                       chosen.values() for run in found)
     table = {}
     for name, found in chosen.items():
-        row = {'rate': found[0]['rate'], 'runs': len(found),
-               'parameters': found[0]['parameters'],
-               'seconds': mean(run['seconds'] for run in found)}
-        for key in keys:
-            errors = [run[key] for run in found]
-            row[key] = mean(errors)
-            row[f'{key}_std'] = stdev(errors) if len(errors) > 1 else None
+        row = {key: found[0][key] for key in ('rate', 'parameters')}
+        row['seeds'] = [run['seed'] for run in found]
+        for key in ('seconds', 'steps'):
+            row[key] = mean(run[key] for run in found)
+        for part in parts:
+            for error in units:
+                values = [run[part][error] for run in found]
+                row[f'{part}_{error}'] = mean(values)
+                row[f'{part}_{error}_std'] = (
+                    stdev(values) if len(values) > 1 else None)
         table[name] = row
-    print_head(['network', *(f'{key} [{unit}]' for key in keys), 'CPU s',
-                'parameters', 'rate', 'runs'])
-    for name, row in sorted(table.items(), key=lambda r: r[1]['valid']):
-        errors = [f'{row[k]:.4g}' + (f" +- {row[f'{k}_std']:.2g}"
-                                     if row['runs'] > 1 else '')
-                  for k in keys]
-        print_row([name, *errors, f"{row['seconds']:.0f}", row['parameters'],
-                   f"{row['rate']:g}", row['runs']])
-    save_json(out / 'table.json', table)
-    plot(table, keys[-1], unit, out)
+    columns = [f'{part}_{error}' for part in parts for error in units]
+    print_head(['network', *(f"{c.replace('_', ' ')} [{unit}]" for c, unit in
+                             zip(columns, len(parts) * [*units.values()])),
+                'CPU s', 'steps', 'parameters', 'rate', 'runs'])
+    for name, row in sorted(table.items(), key=lambda r: r[1][columns[0]]):
+        errors = [f'{row[c]:.4g}' + (f" +- {row[f'{c}_std']:.2g}"
+                                     if len(row['seeds']) > 1 else '')
+                  for c in columns]
+        print_row([name, *errors, f"{row['seconds']:.0f}",
+                   f"{row['steps']:.0f}", row['parameters'],
+                   f"{row['rate']:g}", len(row['seeds'])])
+    save_json(out / 'table.json', {
+        'command': ' '.join(['python -m benchmarks.accuracy', *args.command]),
+        'commit': commit(), 'date': str(date.today()), **settings(args),
+        'units': units, 'networks': table})
+    error = next(iter(units))
+    plot(table, f'{parts[-1]}_{error}', units[error], out)
     return table
 
 
@@ -263,19 +332,27 @@ def plot(table: dict, key: str, unit: str, out: Path) -> None:
         axes.set(xlabel=label, xscale='log', yscale='log')
         axes.grid(alpha=0.3, which='both')
     label_log_axis(both[0])
+    part, error = key.split('_')
     words = {'valid': 'validation', 'test': 'test'}
-    both[0].set_ylabel(f'{words[key]} error [{unit}]')
+    both[0].set_ylabel(f'{words[part]} {error} [{unit}]')
     both[1].legend(fontsize=8)
     save_figure(figure, out / 'accuracy.png')
 
 
+def parse(argv=None) -> argparse.Namespace:
+    """Reads the command line."""
+    args = build_parser().parse_args(argv)
+    args.command = list(sys.argv[1:] if argv is None else argv)
+    return args
+
+
 def main(argv=None) -> dict:
     """Runs what is not there yet, and shows everything."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     with going_on('accuracy.py', argv):
         chosen = compare(args)
         out = args.out or Path('runs') / f'accuracy_{args.task}'
-        return summarise(chosen, TASKS[args.task].unit, out)
+        return summarise(chosen, args, out)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,20 @@ def machine(device: str) -> dict:
     if device == 'cuda':
         facts['device'] = torch.cuda.get_device_name()
     return facts
+
+
+def commit() -> str | None:
+    """That of the program, and whether files differ from it."""
+    def git(*command: str) -> str:
+        return subprocess.run(['git', *command], capture_output=True,
+                              text=True, check=True,
+                              cwd=Path(__file__).parent).stdout.strip()
+
+    try:
+        changed = git('status', '--porcelain', '--untracked-files=no')
+        return git('rev-parse', 'HEAD') + ('+changes' if changed else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def peak_memory(device: str) -> int:

@@ -8,7 +8,7 @@ from torch_geometric.nn import MLP, global_mean_pool
 from torch_geometric.utils import to_dense_batch
 
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 
 
 def histogram(values: Tensor, low: float, high: float, bins: int) -> Tensor:

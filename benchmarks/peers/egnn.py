@@ -6,10 +6,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.nn import global_mean_pool
+from torch_geometric.nn import global_add_pool, global_mean_pool
 
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 from pyg_steerable.graph import RadiusGraph
 
 
@@ -61,9 +61,11 @@ class EGNNLayer(torch.nn.Module):
 
 
 class EGNNOnMolecules(torch.nn.Module):
-    """Features alone change; an MLP of them is averaged."""
-    def __init__(self, width: int = 48, layers: int = 4):
+    """Features alone change; an MLP of them is averaged, or summed."""
+    def __init__(self, width: int = 48, layers: int = 4,
+                 extensive: bool = False):
         super().__init__()
+        self.extensive = extensive
         self.embedding = torch.nn.Linear(5, width)
         self.layers = torch.nn.ModuleList(
             EGNNLayer(width) for _ in range(layers))
@@ -74,8 +76,11 @@ class EGNNOnMolecules(torch.nn.Module):
         h = self.embedding(batch.x)
         for layer in self.layers:
             h, _ = layer(h, batch.pos, batch.edge_index)
-        return self.head(global_mean_pool(self.node(h), batch.batch,
-                                          batch.num_graphs))
+        h = self.node(h)
+        if self.extensive:
+            return global_add_pool(self.head(h), batch.batch,
+                                   batch.num_graphs)
+        return self.head(global_mean_pool(h, batch.batch, batch.num_graphs))
 
 
 class EGNNOnParticles(torch.nn.Module):
@@ -108,5 +113,6 @@ class EGNNPeer(Network, name='EGNN', tasks=['qm9', 'nbody']):
         return RadiusGraph(self.cutoff)(data) if task.name == 'qm9' else data
 
     def build(self, task: Task) -> torch.nn.Module:
-        return (EGNNOnMolecules() if task.name == 'qm9' else
+        return (EGNNOnMolecules(extensive=task.extensive)
+                if task.name == 'qm9' else
                 EGNNOnParticles())

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch_geometric.data import Data
 
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 
 #: By name.
 NETWORKS: dict[str, type[Network]] = {}
@@ -39,3 +39,6 @@ class Network:
         for.
         """
         raise NotImplementedError
+
+    def start(self, task: Task, net: torch.nn.Module, batch: Data) -> None:
+        """What is measured on some training samples before training."""

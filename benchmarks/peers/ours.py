@@ -1,12 +1,23 @@
-"""Our networks, as they are by default."""
+"""Our networks, as they are by default unless the name says otherwise."""
 from __future__ import annotations
 
 import torch
 from torch_geometric.data import Data
 
+from benchmarks.papers.training import channels_for
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
-from pyg_steerable.models import ModelNetClassifier, QM9Net
+from benchmarks.tasks import Task
+from pyg_steerable.graph import RadiusGraph
+from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis
+from pyg_steerable.models import (
+    ModelNetClassifier,
+    NBodyNet,
+    Potential,
+    QM9Net,
+)
+from pyg_steerable.nn import calibrate
+
+# Molecules ###################################################################
 
 
 class _OnMolecules(torch.nn.Module):
@@ -24,12 +35,62 @@ class Ours(Network, name='QM9Net', tasks=['qm9']):
     options = dict(edge_dim=4, atom_dim=5, blocks=2)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnMolecules(**self.options)
+        return _OnMolecules(pool='sum' if task.extensive else 'mean',
+                            **self.options)
 
 
-class Harmonic(Ours, name='QM9Net, harmonic', tasks=['qm9']):
-    """On bonds, which the kernels do not see."""
+class OursBonds(Ours, name='QM9Net, bonds', tasks=['qm9']):
+    """Kernels see the bonds."""
+    options = dict(edge_dim=4, blocks=2)
+
+
+class OursPlain(Ours, name='QM9Net, positions', tasks=['qm9']):
+    """Kernels see positions alone."""
+    options = dict(blocks=2)
+
+
+class OursHarmonic(Ours, name='QM9Net, harmonic', tasks=['qm9']):
+    """The same with predefined kernels."""
     options = dict(kernel='harmonic', blocks=2)
+
+
+# Particles ###################################################################
+
+
+class _OnParticles(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.net = NBodyNet(**options)
+
+    def forward(self, batch: Data):
+        return self.net(batch.charge, batch.pos, batch.vel, batch.edge_index,
+                        batch.batch, batch.num_graphs)
+
+
+class OursOnParticles(Network, name='NBodyNet', tasks=['nbody']):
+    """Kernels see charges, distances and velocities."""
+    options: dict = {}
+
+    def build(self, task: Task) -> torch.nn.Module:
+        return _OnParticles(**self.options)
+
+    def start(self, task: Task, net: torch.nn.Module, batch: Data) -> None:
+        calibrate(net, batch)
+
+
+class OursScalars(OursOnParticles, name='NBodyNet, scalars',
+                  tasks=['nbody']):
+    """Kernels do not see the velocities."""
+    options = dict(attributes='scalars')
+
+
+class OursNone(OursOnParticles, name='NBodyNet, positions',
+               tasks=['nbody']):
+    """Kernels see positions alone."""
+    options = dict(attributes='none')
+
+
+# Clouds ######################################################################
 
 
 class _OnClouds(torch.nn.Module):
@@ -43,17 +104,69 @@ class _OnClouds(torch.nn.Module):
 
 class OursOnClouds(Network, name='ModelNetClassifier',
                    tasks=['modelnet40']):
-    """Three convolutions, for the group of a thing that stands."""
+    """Three convolutions, for the group of a thing that stands, of as many
+    channels as 40,000 parameters allow.
+    """
     group = 'SO(2)xM'
+    kernel = HarmonicBasis.spec()
+    parameters = 40_000
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnClouds(num_classes=task.out_channels, group=self.group,
-                         kernel='harmonic', max_degree=1, channels=15,
-                         ratios=(0.5, 0.5, 0.5), invariants=64, mlp=64,
-                         num_points=128)
+        def build(channels: int) -> torch.nn.Module:
+            return _OnClouds(
+                num_classes=task.out_channels, group=self.group,
+                kernel=self.kernel, max_degree=1, channels=channels,
+                ratios=(0.5, 0.5, 0.5), invariants=64, mlp=64,
+                num_points=128)
+
+        return build(channels_for(self.parameters, build))
 
 
-class OursTurned(OursOnClouds, name='ModelNetClassifier, SO(3)',
-                 tasks=['modelnet40']):
-    """The same for all rotations."""
-    group = 'SO(3)'
+def _for_groups() -> None:
+    """Harmonic and implicit kernels for each group."""
+    kernels = {'harmonic': HarmonicBasis.spec(),
+               'implicit': ImplicitBasis.spec(hidden=4, max_degree=2)}
+    for group in ('SO(2)xM', 'SO(2)', 'M', 'SO(3)'):
+        for word, kernel in kernels.items():
+            type(f'On{group}{word}', (OursOnClouds, ),
+                 {'group': group, 'kernel': kernel},
+                 name=f'{group}, {word}', tasks=['modelnet40'])
+
+
+_for_groups()
+
+
+# Forces ######################################################################
+
+
+class _OnFrames(torch.nn.Module):
+    def __init__(self, elements: list[int], **options):
+        super().__init__()
+        self.net = Potential(elements, **options)
+
+    def forward(self, batch: Data):
+        energy, forces, _ = self.net(
+            batch.z, batch.pos, batch.batch, batch_size=batch.num_graphs,
+            edge_index=batch.edge_index)
+        return energy.to(forces.dtype), forces
+
+
+class OursOnFrames(Network, name='Potential', tasks=['rmd17']):
+    """Pairs of atoms within a cutoff."""
+    options: dict = {}
+    cutoff = 4.
+
+    def prepare(self, task: Task, data: Data) -> Data:
+        return RadiusGraph(self.cutoff)(data)
+
+    def build(self, task: Task) -> torch.nn.Module:
+        return _OnFrames(task.elements, cutoff=self.cutoff, **self.options)
+
+    def start(self, task: Task, net: torch.nn.Module, batch: Data) -> None:
+        calibrate(net.net, batch.z, batch.pos, batch.batch, forces=False)
+
+
+class OursImplicit(OursOnFrames, name='Potential, implicit',
+                   tasks=['rmd17']):
+    """With implicit kernels."""
+    options = dict(kernel='implicit')

@@ -8,10 +8,11 @@ import math
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.nn import global_mean_pool
+from torch_geometric.nn import global_add_pool, global_mean_pool
 
+from benchmarks.peers.forces import Forces
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 from pyg_steerable.graph import RadiusGraph
 
 
@@ -51,11 +52,14 @@ class PaiNNLayer(torch.nn.Module):
 
 
 class PaiNN(torch.nn.Module):
-    """An embedding of atoms, layers, and an MLP of the scalars, averaged."""
+    """An embedding of atoms, layers, and an MLP of the scalars, averaged or
+    summed.
+    """
     def __init__(self, width: int = 48, layers: int = 3, num_radial: int = 20,
-                 cutoff: float = 3.):
+                 cutoff: float = 3., extensive: bool = False):
         super().__init__()
         self.cutoff = cutoff
+        self.pool = global_add_pool if extensive else global_mean_pool
         self.embedding = torch.nn.Embedding(100, width)
         self.layers = torch.nn.ModuleList(
             PaiNNLayer(width, num_radial) for _ in range(layers))
@@ -78,15 +82,16 @@ class PaiNN(torch.nn.Module):
 
     def forward(self, batch: Data) -> Tensor:
         s, _ = self.features(batch)
-        return global_mean_pool(self.head(s), batch.batch, batch.num_graphs)
+        return self.pool(self.head(s), batch.batch, batch.num_graphs)
 
 
-class PaiNNPeer(Network, name='PaiNN', tasks=['qm9']):
+class PaiNNPeer(Network, name='PaiNN', tasks=['qm9', 'rmd17']):
     """On pairs of atoms within a cutoff."""
-    cutoff = 3.
+    cutoff = {'qm9': 3., 'rmd17': 4.}
 
     def prepare(self, task: Task, data: Data) -> Data:
-        return RadiusGraph(self.cutoff)(data)
+        return RadiusGraph(self.cutoff[task.name])(data)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return PaiNN(cutoff=self.cutoff)
+        net = PaiNN(cutoff=self.cutoff[task.name], extensive=task.extensive)
+        return Forces(net) if task.name == 'rmd17' else net

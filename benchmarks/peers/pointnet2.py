@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 
 from benchmarks.papers.pointnet2 import PointNet2
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 
 
 class _OnClouds(torch.nn.Module):

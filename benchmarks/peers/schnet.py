@@ -5,8 +5,9 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import SchNet
 
+from benchmarks.peers.forces import Forces
 from benchmarks.peers.network import Network
-from benchmarks.peers.tasks import Task
+from benchmarks.tasks import Task
 from pyg_steerable.graph import RadiusGraph
 
 
@@ -20,24 +21,26 @@ class _Given(torch.nn.Module):
 
 
 class _SchNet(torch.nn.Module):
-    def __init__(self, cutoff: float):
+    def __init__(self, cutoff: float, extensive: bool):
         super().__init__()
         self.graph = _Given()
-        self.net = SchNet(64, 64, 3, 25, cutoff, self.graph, readout='mean')
+        self.net = SchNet(64, 64, 3, 25, cutoff, self.graph,
+                          readout='add' if extensive else 'mean')
 
     def forward(self, batch: Data):
         self.graph.edge_index = batch.edge_index
         return self.net(batch.z, batch.pos, batch.batch)
 
 
-class SchNetPeer(Network, name='SchNet', tasks=['qm9']):
+class SchNetPeer(Network, name='SchNet', tasks=['qm9', 'rmd17']):
     """"SchNet" (https://arxiv.org/abs/1706.08566): continuous filters of
     distances.
     """
-    cutoff = 3.
+    cutoff = {'qm9': 3., 'rmd17': 4.}
 
     def prepare(self, task: Task, data: Data) -> Data:
-        return RadiusGraph(self.cutoff)(data)
+        return RadiusGraph(self.cutoff[task.name])(data)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _SchNet(self.cutoff)
+        net = _SchNet(self.cutoff[task.name], task.extensive)
+        return Forces(net) if task.name == 'rmd17' else net

@@ -97,7 +97,7 @@ class NBodyNet(FieldModule):
         channels (int, optional): Copies of :math:`0 \oplus \ldots \oplus L`
             of the fields. (default: :obj:`12`)
         max_degree (int, optional): :math:`L`, at least 1. (default: :obj:`1`)
-        steps (int, optional): :math:`K`. (default: :obj:`8`)
+        steps (int, optional): :math:`K`. (default: :obj:`16`)
         attributes (str, optional): What kernels see besides the relative
             position: :obj:`"none"`, :obj:`"scalars"` (products of charges,
             functions of the distance), or :obj:`"vectors"` (the relative
@@ -136,7 +136,7 @@ class NBodyNet(FieldModule):
     out_type: FieldType
 
     def __init__(self, in_dim: int = 1, *, group: Group | str = 'O(3)',
-                 channels: int = 12, max_degree: int = 1, steps: int = 8,
+                 channels: int = 12, max_degree: int = 1, steps: int = 16,
                  attributes: str = 'vectors', closed: bool = True,
                  time: float = 1., kernel: str | BasisSpec = 'implicit',
                  radius: float = 2., num_neighbors: float = 4.,

@@ -9,13 +9,15 @@ from torch_geometric.data import Batch, Data
 
 pytest.importorskip('lightning')
 from benchmarks import accuracy  # noqa: E402
-from benchmarks.peers import NETWORKS, TASKS, Network  # noqa: E402
+from benchmarks.peers import NETWORKS, Network  # noqa: E402
 from benchmarks.peers.descriptor import Descriptor, histogram  # noqa: E402
 from benchmarks.peers.egnn import (  # noqa: E402
     EGNNOnMolecules,
     EGNNOnParticles,
 )
+from benchmarks.peers.forces import Forces  # noqa: E402
 from benchmarks.peers.painn import PaiNN  # noqa: E402
+from benchmarks.tasks import TASKS  # noqa: E402
 from pyg_steerable import Group  # noqa: E402
 from pyg_steerable.datasets import load_qm9  # noqa: E402
 from pyg_steerable.graph import RadiusGraph  # noqa: E402
@@ -43,11 +45,39 @@ def clouds_file(path, seed):
     return str(path)
 
 
+def frames_file(path, seed):
+    """Seven atoms near their places."""
+    rng = np.random.default_rng(seed)
+    places = 3 * np.random.default_rng(0).uniform(size=(7, 3))
+    np.savez(path, nuclear_charges=np.array([1, 1, 6, 6, 8, 1, 1]),
+             coords=places + 0.1 * rng.normal(size=(60, 7, 3)),
+             energies=rng.normal(size=60) - 5e4,
+             forces=rng.normal(size=(60, 7, 3)))
+    return str(path)
+
+
+def voxels_file(path):
+    rng = np.random.default_rng(0)
+    values = {'classes': np.array(list('abcd'))}
+    for part in ('train', 'test'):
+        values[f'{part}_label'] = np.arange(60) % 4
+        values[part] = np.packbits(rng.uniform(size=(60, 20, 20, 20)) < 0.2,
+                                   axis=-1)
+    np.savez(path, **values)
+    return str(path)
+
+
 def options(task, tmp_path):
     """The command line of a task, without --out."""
-    files = {'qm9': [], 'nbody': [nbody_file(tmp_path / 'nbody.npz')],
-             'modelnet40': [clouds_file(tmp_path / f'{i}.npz', i)
-                            for i in range(2)]}[task]
+    files = {
+        'qm9': lambda: [],
+        'nbody': lambda: [nbody_file(tmp_path / 'nbody.npz')],
+        'modelnet40': lambda: [clouds_file(tmp_path / f'{i}.npz', i)
+                               for i in range(2)],
+        'rmd17': lambda: [frames_file(tmp_path / f'{i}.npz', i)
+                          for i in range(2)],
+        'voxels': lambda: [voxels_file(tmp_path / 'voxels.npz')],
+    }[task]()
     return [task, *TINY, *(['--npz', *files] if files else [])]
 
 
@@ -58,7 +88,9 @@ def test_all_networks(tmp_path, task, capsys):
                            '--seeds', '0', '1', '--test'])
     names = [n for n, cls in NETWORKS.items() if task in cls.tasks]
     assert names and set(table) == set(names)
-    assert json.loads((out / 'table.json').read_text()) == table
+    saved = json.loads((out / 'table.json').read_text())
+    assert saved['networks'] == table and saved['commit']
+    assert f'benchmarks.accuracy {task} ' in saved['command']
     assert (out / 'accuracy.png').stat().st_size > 0
     printed = capsys.readouterr().out
     for name, row in table.items():
@@ -67,8 +99,19 @@ def test_all_networks(tmp_path, task, capsys):
         assert len(runs) == 3  # two rates, and another seed
         assert len([run for run in runs if 'test' in run]) == 2
         first = {run['rate']: run for run in runs if run['seed'] == 0}
-        assert row['valid'] > 0 and row['test'] > 0 and row['seconds'] > 0
-        assert row['rate'] == min(first, key=lambda r: first[r]['valid'])
+        assert row['seconds'] > 0 and row['seeds'] == [0, 1]
+        for error in saved['units']:
+            for part in ('valid', 'test'):
+                values = [run[part][error] for run in runs if part in run
+                          and run['rate'] == row['rate']]
+                key = f'{part}_{error}'
+                assert row[key] == pytest.approx(np.mean(values))
+                assert max(values) > 0
+                assert row[f'{key}_std'] == pytest.approx(
+                    np.std(values, ddof=1))
+        error = next(iter(saved['units']))
+        assert row['rate'] == min(first,
+                                  key=lambda r: first[r]['valid'][error])
         assert {run['steps'] for run in runs} == {4}
         assert f'| {name} |' in printed
 
@@ -105,7 +148,7 @@ def test_other_settings_and_bad_input(tmp_path):
         accuracy.main(['qm9', '--networks', 'PointNet++', *other])
     with pytest.raises(ValueError, match='--train'):
         accuracy.main(['qm9', '--train', '1000000', *other])
-    for task in ('nbody', 'modelnet40'):
+    for task in ('nbody', 'modelnet40', 'rmd17', 'voxels'):
         with pytest.raises(ValueError, match='--npz'):
             accuracy.main([task, '--out', str(tmp_path / task)])
     with pytest.raises(ValueError, match="'name'"):
@@ -131,6 +174,54 @@ def test_another_network_joins(tmp_path):
     finally:
         del NETWORKS['mean']
     assert Mean.tasks == ['qm9'] and table['mean']['parameters'] == 1
+
+
+def test_as_long_as_asked(tmp_path):
+    """Of the CPU, not in epochs; the schedule goes by it."""
+    out = tmp_path / 'out'
+    command = [*options('qm9', tmp_path), '--networks', 'EGNN', '--rates',
+               '1e-3', '--seconds', '1.5', '--out', str(out)]
+    table = accuracy.main(command)
+    assert 1.5 <= table['EGNN']['seconds'] < 2.5
+    assert table['EGNN']['steps'] > 8  # of 4 in an epoch
+    saved = json.loads((out / 'table.json').read_text())
+    assert saved['seconds'] == 1.5 and saved['epochs'] is None
+
+
+@pytest.mark.parametrize('name', ['PaiNN', 'EGNN', 'SchNet', 'QM9Net'])
+@pytest.mark.parametrize('target, times', [('homo', 1), ('U0', 2)])
+def test_targets_that_are_sums(tmp_path, name, target, times):
+    """Of two molecules far from each other."""
+    task = TASKS['qm9'](accuracy.parse([*options('qm9', tmp_path),
+                                        '--target', target]))
+    network = NETWORKS[name]()
+    net = network.build(task).eval()
+    batch = Batch.from_data_list([network.prepare(task, d.clone())
+                                  for d in task.parts['train'][:3]])
+    twice = batch.clone()
+    for key, value in batch.to_dict().items():
+        if key in ('x', 'z', 'pos', 'batch', 'edge_attr'):
+            twice[key] = torch.cat([value, value])
+    twice.edge_index = torch.cat([
+        batch.edge_index, batch.edge_index + batch.num_nodes], dim=1)
+    assert torch.allclose(net(twice), times * net(batch), rtol=1e-3)
+
+
+def test_forces_are_slopes():
+    torch.manual_seed(0)
+    net, batch = Forces(PaiNN(extensive=True)).double().eval(), molecules()
+    energy, force = net(batch)
+    assert energy.shape == (6, ) and not force.requires_grad
+    step = torch.zeros_like(batch.pos)
+    step[3, 1] = 1e-5
+    up, down = (net(batch.clone().update({'pos': batch.pos + sign * step}))[0]
+                for sign in (1, -1))
+    slope = (up - down).sum() / 2e-5
+    assert abs(slope + force[3, 1]) < 1e-6 * max(1, force.abs().max())
+    with torch.no_grad():
+        assert torch.equal(net(batch)[1], force)
+    net.train()
+    assert net(batch)[1].requires_grad
 
 
 # Symmetries ##################################################################
