@@ -1,6 +1,8 @@
 """Our networks, as they are by default unless the name says otherwise."""
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch_geometric.data import Data
 
@@ -8,7 +10,7 @@ from benchmarks.papers.training import channels_for
 from benchmarks.peers.network import Network
 from benchmarks.tasks import Task
 from pyg_steerable.graph import RadiusGraph
-from pyg_steerable.kernels import HarmonicBasis, ImplicitBasis
+from pyg_steerable.kernels import BasisSpec, HarmonicBasis, ImplicitBasis
 from pyg_steerable.models import (
     ModelNetClassifier,
     NBodyNet,
@@ -102,38 +104,41 @@ class _OnClouds(torch.nn.Module):
         return self.net(batch.pos, batch.batch, batch_size=batch.num_graphs)
 
 
-class OursOnClouds(Network, name='ModelNetClassifier',
-                   tasks=['modelnet40']):
+def _cloud_net(channels: int, num_classes: int, group: str,
+               kernel: BasisSpec) -> torch.nn.Module:
+    return _OnClouds(num_classes=num_classes, group=group, kernel=kernel,
+                     max_degree=1, channels=channels, ratios=(0.5, 0.5, 0.5),
+                     invariants=64, mlp=64, num_points=128)
+
+
+@lru_cache
+def _channels(*options) -> int:
+    return channels_for(40_000, lambda n: _cloud_net(n, *options))
+
+
+class OursOnClouds(Network, name='SO(2)xM, harmonic', tasks=['modelnet40']):
     """Three convolutions, for the group of a thing that stands, of as many
     channels as 40,000 parameters allow.
     """
     group = 'SO(2)xM'
     kernel = HarmonicBasis.spec()
-    parameters = 40_000
 
     def build(self, task: Task) -> torch.nn.Module:
-        def build(channels: int) -> torch.nn.Module:
-            return _OnClouds(
-                num_classes=task.out_channels, group=self.group,
-                kernel=self.kernel, max_degree=1, channels=channels,
-                ratios=(0.5, 0.5, 0.5), invariants=64, mlp=64,
-                num_points=128)
-
-        return build(channels_for(self.parameters, build))
+        options = (task.out_channels, self.group, self.kernel)
+        return _cloud_net(_channels(*options), *options)
 
 
-def _for_groups() -> None:
-    """Harmonic and implicit kernels for each group."""
-    kernels = {'harmonic': HarmonicBasis.spec(),
-               'implicit': ImplicitBasis.spec(hidden=4, max_degree=2)}
-    for group in ('SO(2)xM', 'SO(2)', 'M', 'SO(3)'):
-        for word, kernel in kernels.items():
-            type(f'On{group}{word}', (OursOnClouds, ),
-                 {'group': group, 'kernel': kernel},
-                 name=f'{group}, {word}', tasks=['modelnet40'])
+def _on_clouds(group: str, word: str, kernel: BasisSpec) -> None:
+    type(f'OursOnClouds {group} {word}', (OursOnClouds, ),
+         {'group': group, 'kernel': kernel}, name=f'{group}, {word}',
+         tasks=['modelnet40'])
 
 
-_for_groups()
+_IMPLICIT = ImplicitBasis.spec(hidden=4, max_degree=2)
+_on_clouds('SO(2)xM', 'implicit', _IMPLICIT)
+for _group in ('SO(2)', 'M', 'SO(3)'):
+    _on_clouds(_group, 'harmonic', OursOnClouds.kernel)
+    _on_clouds(_group, 'implicit', _IMPLICIT)
 
 
 # Forces ######################################################################

@@ -110,8 +110,8 @@ def test_all_networks(tmp_path, task, capsys):
                 assert row[f'{key}_std'] == pytest.approx(
                     np.std(values, ddof=1))
         error = next(iter(saved['units']))
-        assert row['rate'] == min(first,
-                                  key=lambda r: first[r]['valid'][error])
+        errors = {rate: run['valid'][error] for rate, run in first.items()}
+        assert errors[row['rate']] == min(errors.values())
         assert {run['steps'] for run in runs} == {4}
         assert f'| {name} |' in printed
 
