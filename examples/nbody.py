@@ -231,7 +231,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='what kernels see: charges and distances, and velocities')
     add('--channels', type=int, default=12, help='fields of each degree')
     add('--hidden', type=int, default=8, help='width of the kernels')
-    add('--steps', type=int, default=16, help='of the network from now to then')
+    add('--steps', type=int, default=16, help='from now to then')
     add('--epochs', type=int, default=100, help='passes over the systems')
     add('--batch-size', type=int, default=100, help='systems of a step')
     add('--lr', type=float, default=5e-3, help='the highest learning rate')
