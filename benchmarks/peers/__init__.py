@@ -4,6 +4,7 @@ would take instead, one file each.
 from . import (  # noqa: F401
     descriptor,
     egnn,
+    nequip,
     ours,
     painn,
     pointnet2,
