@@ -23,7 +23,7 @@ from ..nn.pointwise.activation import activation_input, build_activation
 from ..ops.precision import at_least_float32
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
-from .kernels import read_kernel
+from .kernels import LEARNING, read_kernel
 from .qm9 import MOST
 
 # Norms of fields bend at zero, and forces have their derivatives: within a
@@ -116,13 +116,15 @@ class Potential(FieldModule):
             each other, in the unit of the positions. (default: :obj:`5.0`)
         group (Group or str, optional): (default: :obj:`"O(3)"`)
         channels (int, optional): Copies of :math:`0 \oplus \ldots \oplus L`
-            in each layer. (default: :obj:`16`)
+            in each layer. (default: :obj:`32`)
         max_degree (int, optional): :math:`L`. (default: :obj:`1`)
         blocks (int, optional): Convolutions. (default: :obj:`3`)
         hidden (int, optional): The width of the MLPs. (default: :obj:`32`)
         kernel (str or BasisSpec, optional): The basis of the kernels:
             :obj:`"harmonic"`, here with 8 shells, :obj:`"implicit"`, here
-            with 8 channels and 3 layers, or a specification.
+            with 8 channels and 3 layers, a batch norm of its features, a
+            constant and Gaussians of the distance, both depthwise; or a
+            specification.
             (default: :obj:`"harmonic"`)
         atom_attributes (bool, optional): If set to :obj:`True`, kernels see
             the elements of both atoms, which harmonic ones cannot.
@@ -153,7 +155,7 @@ class Potential(FieldModule):
     scale: Tensor
 
     def __init__(self, elements: Sequence[int], *, cutoff: float = 5.,
-                 group: Group | str = 'O(3)', channels: int = 16,
+                 group: Group | str = 'O(3)', channels: int = 32,
                  max_degree: int = 1, blocks: int = 3, hidden: int = 32,
                  kernel: str | BasisSpec = 'harmonic',
                  atom_attributes: bool = False, num_neighbors: float = 12.,
@@ -170,7 +172,7 @@ class Potential(FieldModule):
         hidden = checks.integer('hidden', hidden, 1, MOST)
         atoms = checks.flag('atom_attributes', atom_attributes)
         spec = read_kernel(kernel, shells=8, hidden=8, num_layers=3,
-                           activation=activation)
+                           activation=activation, **LEARNING)
         if 'cutoff_radius' in dict(spec.options):
             raise ValueError(f"Expected 'kernel' without 'cutoff_radius', "
                              f"which is the 'cutoff' of the network (got "

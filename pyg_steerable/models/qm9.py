@@ -14,7 +14,7 @@ from ..nn.pointwise import FieldBatchNorm, Linear, NormGate
 from ..nn.pointwise.activation import activation_input, build_activation
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
-from .kernels import read_kernel
+from .kernels import LEARNING, read_kernel
 
 #: Wider or deeper networks are a mistake that would fill the memory.
 MOST = 2**14
@@ -76,17 +76,18 @@ class QM9Net(FieldModule):
             in the kernel (:obj:`in_dim`); 0 for none. (default: :obj:`0`)
         group (Group or str, optional): (default: :obj:`"O(3)"`)
         channels (int, optional): Copies of :math:`0 \oplus \ldots \oplus L`
-            in each layer. (default: :obj:`8`)
+            in each layer. (default: :obj:`16`)
         max_degree (int, optional): :math:`L`. (default: :obj:`1`)
         blocks (int, optional): Residual blocks. (default: :obj:`4`)
         invariants (int, optional): Invariants of the last convolution and
             the width of the MLP. (default: :obj:`32`)
         kernel (str or BasisSpec, optional): The basis of the kernels:
-            :obj:`"implicit"`, here with 8 channels and 3 layers,
-            :obj:`"harmonic"`, which takes no features, or a specification,
-            such as :obj:`ImplicitBasis.spec(hidden=16, max_degree=2)`; with a
-            degree of :math:`2 L` no kernel between the fields is left out.
-            (default: :obj:`"implicit"`)
+            :obj:`"implicit"`, here with 8 channels and 3 layers, a batch norm
+            of its features, a constant and Gaussians of the distance;
+            :obj:`"harmonic"`, which takes no features; both depthwise; or a
+            specification, such as :obj:`ImplicitBasis.spec(hidden=16)`, the
+            paper's. With a :obj:`max_degree` of :math:`2 L` no kernel between
+            the fields is left out. (default: :obj:`"implicit"`)
         radius (float, optional): The unit of length in Angstrom, or the last
             shell of the harmonic kernel. (default: :obj:`1.2` for implicit
             and :obj:`1.6` for harmonic kernels: covalent bonds)
@@ -116,7 +117,7 @@ class QM9Net(FieldModule):
     out_type: FieldType
 
     def __init__(self, in_dim: int = 5, edge_dim: int = 0, atom_dim: int = 0,
-                 *, group: Group | str = 'O(3)', channels: int = 8,
+                 *, group: Group | str = 'O(3)', channels: int = 16,
                  max_degree: int = 1, blocks: int = 4, invariants: int = 32,
                  kernel: str | BasisSpec = 'implicit',
                  radius: float | None = None,
@@ -124,7 +125,7 @@ class QM9Net(FieldModule):
                  activation=NormGate):
         super().__init__()
         spec = read_kernel(kernel, hidden=8, num_layers=3,
-                           activation=activation)
+                           activation=activation, **LEARNING)
         in_dim = checks.integer('in_dim', in_dim, 1, MOST)
         edge_dim = checks.integer('edge_dim', edge_dim, 0, MOST)
         atom_dim = checks.integer('atom_dim', atom_dim, 0, MOST)

@@ -105,7 +105,7 @@ def test_options_reach_the_basis():
     assert float(QM9Net().first.kernel.basis.radius) == pytest.approx(1.2)
     assert float(QM9Net(kernel='harmonic').first.kernel.basis.radius
                  ) == pytest.approx(1.6)
-    assert len(QM9Net().first.kernel.basis.layers) == 4
+    assert len(QM9Net().first.kernel.basis.layers) == 6  # norms, too
 
 
 def test_groups_reach_the_kernel():
