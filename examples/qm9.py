@@ -14,13 +14,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from tqdm import tqdm
 
 from pyg_steerable import Group
 from pyg_steerable.datasets import TARGETS, load_qm9, split_qm9
-from pyg_steerable.kernels import ImplicitBasis
 from pyg_steerable.models import QM9Net
 
 EXTENSIVE = ('alpha', 'r2', 'zpve', 'U0', 'U', 'H', 'G', 'Cv')
@@ -51,9 +51,8 @@ def load(args):
 
 def build(args) -> QM9Net:
     """Atoms are one-hot vectors of 5 numbers, bonds of 4."""
-    kernel = ImplicitBasis.spec(hidden=8, num_layers=args.kernel_layers)
     return QM9Net(5, 4, 5, group=args.group, channels=args.channels,
-                  blocks=args.blocks, kernel=kernel,
+                  blocks=args.blocks,
                   pool='sum' if args.target in EXTENSIVE else 'mean')
 
 
@@ -83,19 +82,28 @@ def largest_change(net, dataset, args) -> float:
     return worst
 
 
+def averaging(decay: float):
+    """Of all but the first steps an average that keeps so much in a step."""
+    def average(mean, new, count):
+        return mean.lerp(new, max(1 - decay, 10 / (10 + int(count))))
+
+    return average
+
+
 def train(args, train_set, valid_set, scale: float):
-    """The network of the best epoch, and (training error, validation error)
-    of every epoch.
+    """The averaged network of the best epoch, and (training error, validation
+    error of the average) of every epoch.
     """
     torch.manual_seed(args.seed)
     net = build(args).to(args.device)
+    average = AveragedModel(net, avg_fn=averaging(args.average))
     optimizer = torch.optim.AdamW(net.parameters(), args.lr,
-                                  weight_decay=1e-8)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, args.epochs, args.lr / 100)
+                                  weight_decay=args.weight_decay)
     loader = DataLoader(train_set, args.batch_size, shuffle=True,
                         drop_last=len(train_set) > args.batch_size)
-    learned, log, best = (net, optimizer, schedule), [], None
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, max(1, args.epochs * len(loader)), args.lr / 100)
+    learned, log, best = (net, average, optimizer, schedule), [], None
     if (args.out / 'last.pt').exists():
         log, best = restore(args, learned)
     size = sum(p.numel() for p in net.parameters())
@@ -113,14 +121,16 @@ def train(args, train_set, valid_set, scale: float):
             loss = (forward(net, data) - data.y).abs().mean()
             loss.backward()
             optimizer.step()
+            schedule.step()
+            average.update_parameters(net)
             total += float(loss.detach())
             progress.update()
-        schedule.step()
-        predicted, true = predict(net, valid_set, args.device)
+        predicted, true = predict(average, valid_set, args.device)
         log.append((scale * total / len(loader),
                     scale * float((predicted - true).abs().mean())))
         if log[-1][1] == min(error for _, error in log):
-            best = {k: v.cpu().clone() for k, v in net.state_dict().items()}
+            best = {k: v.cpu().clone()
+                    for k, v in average.module.state_dict().items()}
         save(args, learned, log, best)
         progress.set_postfix_str('MAE {:.4g}, validation {:.4g}'.format(
             *log[-1]))
@@ -172,7 +182,7 @@ def restore(args, learned):
 def plot(log, predicted, true, unit: str, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4),
                                          layout='constrained')
-    for values, label in zip(zip(*log), ('training', 'validation')):
+    for values, label in zip(zip(*log), ('training', 'validation, averaged')):
         left.plot(range(1, len(log) + 1), values, marker='.', label=label)
     left.set(xlabel='epoch', ylabel=f'MAE [{unit}]', yscale='log')
     left.legend()
@@ -197,19 +207,21 @@ def build_parser() -> argparse.ArgumentParser:
     add('--target', default='homo', choices=list(TARGETS), help='property')
     add('--limit', type=int, default=0, help='molecules to use, 0 for all')
     add('--group', default='O(3)', help='symmetry of the network')
-    add('--channels', type=int, default=8, help='fields of each degree')
+    add('--channels', type=int, default=16, help='fields of each degree')
     add('--blocks', type=int, default=4, help='of two convolutions')
-    add('--kernel-layers', type=int, default=3, help='depth of the kernels')
     add('--epochs', type=int, default=100, help='passes over the molecules')
     add('--batch-size', type=int, default=32, help='molecules of a step')
     add('--lr', type=float, default=1e-3, help='learning rate at the start')
+    add('--weight-decay', type=float, default=1e-2, help='of AdamW')
+    add('--average', type=float, default=0.99, help='how much of the average '
+        'of the weights a step keeps')
     add('--seed', type=int, default=0, help='of weights and shuffling')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where to train')
     add('--threads', type=int, default=1, help='of the CPU')
     add('--out', type=Path, default=Path('runs/qm9'), help='folder to write')
     add('--fresh', action='store_true', help='start again')
-    add('--demo', action='store_true', help='a small network, 30 epochs')
+    add('--demo', action='store_true', help='a small network, 24 epochs')
     return parser
 
 
@@ -233,7 +245,7 @@ def main(argv=None) -> dict:
     """Runs, or goes on, and prints; returns the figures."""
     parser = build_parser()
     if parser.parse_args(argv).demo:
-        parser.set_defaults(epochs=30, lr=3e-3, blocks=3, kernel_layers=2)
+        parser.set_defaults(epochs=24, lr=1e-2, blocks=3)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)

@@ -10,8 +10,8 @@ for name in ('matplotlib', 'tqdm'):
 from examples import qm9  # noqa: E402
 
 OPTIONS = ['--target', 'U0', '--limit', '400', '--epochs', '3', '--lr', '1e-2',
-           '--channels', '3', '--blocks', '1', '--kernel-layers', '2',
-           '--batch-size', '16', '--device', 'cpu']
+           '--channels', '3', '--blocks', '1', '--batch-size', '16',
+           '--average', '0.8', '--device', 'cpu']
 
 
 def run(out, *options):
