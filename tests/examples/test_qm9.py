@@ -10,7 +10,7 @@ for name in ('matplotlib', 'tqdm'):
 from examples import qm9  # noqa: E402
 
 OPTIONS = ['--target', 'U0', '--limit', '400', '--epochs', '3', '--lr', '1e-2',
-           '--channels', '3', '--blocks', '1', '--batch-size', '16',
+           '--channels', '6', '--blocks', '1', '--batch-size', '16',
            '--average', '0.8', '--device', 'cpu']
 
 

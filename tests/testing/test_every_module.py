@@ -108,7 +108,7 @@ MODULES = {
     LatticeAvgPool: LatticeAvgPool,
     LatticeGlobalPool: LatticeGlobalPool,
     # Networks.
-    QM9Net: lambda: QM9Net(edge_dim=3, atom_dim=5, channels=2, blocks=1,
+    QM9Net: lambda: QM9Net(edge_dim=3, atom_dim=5, channels=4, blocks=1,
                            invariants=4, group='SO(2)'),
     Potential: lambda: Potential([1, 8], cutoff=3., channels=2, blocks=2,
                                  hidden=4, group='SO(2)'),
