@@ -54,8 +54,8 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
 
     with the paper's norm over attributes, too, normalised features, a
     constant, which gives *B* a part that is the same for all attributes, and
-    functions of the distance :math:`f`. (The constant comes last among the
-    components.)
+    functions of the distance :math:`f`. (The constant comes after the scalars
+    among the features.)
 
     In training the statistics are those of all edges of the
     batch, so that the output of one graph depends on the others there, as
@@ -148,7 +148,8 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
             in_type = features
         self.field_type = features
         if self.constant:
-            self.field_type = features + FieldType([(1, '0e')], group)
+            (_, scalar), *rest = features.blocks
+            self.field_type = FieldType([(hidden + 1, scalar), *rest], group)
         self.sharpness = Parameter(torch.empty(1))
         self.reset_parameters()
 
@@ -216,7 +217,9 @@ class ImplicitBasis(SteerableBasis, name='implicit'):
             x = positions.to(at_least_float32(positions)) / self.radius
             h = _in_full(self.layers, self._inputs(x, attr))
             if self.constant:
-                h = torch.cat([h, torch.ones_like(h[:, :1])], dim=-1)
+                n = self.field_type.blocks[0][0] - 1
+                h = torch.cat([h[:, :n], torch.ones_like(h[:, :1]), h[:, n:]],
+                              dim=-1)
             square = (self.sharpness * x).square().sum(-1, keepdim=True)
             return h * torch.exp(-0.5 * square)
 

@@ -110,7 +110,7 @@ def test_against_the_formula(options):
         if normalize in ('features', 'all'):
             h = batch_norm(h, FieldType.sphere(3, 2, 'O(3)'))
     if options.get('constant'):
-        h = torch.cat([h, torch.ones(len(h), 1)], 1)
+        h = torch.cat([h[:, :3], torch.ones(len(h), 1), h[:, 3:]], 1)
     h = h * torch.exp(-0.5 * basis.sharpness**2 * length**2)
     assert torch.allclose(got, h, rtol=1e-10, atol=1e-12)
     assert got.shape[1] == basis.field_type.dim
@@ -253,22 +253,22 @@ def test_calibration_of_a_network():
 def test_constant_is_a_bias_of_the_kernel():
     T = FieldType('2x0e + 1x1o', 'O(3)')
     basis = make('O(3)', '2x0e', constant=True)
-    assert basis.field_type.blocks[-1] == (1, FieldType('0e').blocks[0][1])
+    plain = make('O(3)', '2x0e')
+    (n, rep), *rest = plain.field_type.blocks
+    assert rep.dim == 1 and basis.field_type.blocks == ((n + 1, rep), *rest)
     x, attr = edges()
     h = basis(x, attr[:, :2])
     window = torch.exp(-0.5 * (basis.sharpness * x).square().sum(1))
-    assert torch.allclose(h[:, -1], window)
-    plain = make('O(3)', '2x0e')
-    assert torch.equal(plain(x, attr[:, :2]), h[:, :-1])
+    assert torch.allclose(h[:, n], window)
+    assert torch.equal(plain(x, attr[:, :2]), torch.cat([h[:, :n],
+                                                         h[:, n + 1:]], 1))
     # Alone, it gives kernels that do not depend on the attributes.
     kernel = SteerableKernel(basis, T, T).double()
-    last = basis.field_type.slices[-1].start
     with torch.no_grad():
         for c, w in zip(kernel.product.couplings.terms,
                         kernel.product.weight.split([
                             c.numel for c in kernel.product.couplings.terms])):
-            if c.u != last:
-                w.zero_()
+            w.view(c.shape)[:, :, :n if c.u == 0 else None] = 0
     k = kernel.eval()(x, attr[:, :2])
     assert k.any()
     assert torch.allclose(k, kernel(x, attr[:, :2].flip(1)))
