@@ -2,16 +2,24 @@ r"""The contraction where channels stay apart: in PyTorch, edge by edge.
 
 In a coupling of groups, a channel of the output sees few channels of the
 input. There is little left to be shared by the edges of a node, and the
-kernels of single channels are small,
+kernels of single channels are small. Where there are few maps, they come last,
 
 .. math::
     c_{e s v} = \sum_{m_u} W_{s m_u v} \, h_{e, m_u}, \qquad
-    y_{i, v} = \sum_{e: j \to i} \sum_s Q_s \, (c_{e s v} \otimes x_{j, v}).
+    y_{i, v} = \sum_{e: j \to i} \sum_s Q_s \, (c_{e s v} \otimes x_{j, v}),
 
-Components come before edges and these before copies: the maps :math:`Q`, one
-for all edges and copies, then are products of two matrices.
+with components before edges and these before copies, so that the maps
+:math:`Q`, one for all edges and copies, are products of two matrices. Where
+there are many, as for small groups, they are multiplied out with the weights,
+and one product of matrices gives the kernels of all edges,
+
+.. math::
+    k_{e v} = \sum_{m_u} \Big(\sum_s W_{s m_u v} Q_s\Big) h_{e, m_u}, \qquad
+    y_{i, v} = \sum_{e: j \to i} k_{e v} \, x_{j, v}.
 """
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -28,14 +36,17 @@ def contract_grouped(h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
     """
     terms = couplings.terms
     weights = split_weights(weight, terms)
-    kernels = _kernels(h, terms, weights)
+    many = [_many(c) for c in terms]
+    kernels = _kernels(h, [c for c, out in zip(terms, many) if not out],
+                       [W for W, out in zip(weights, many) if not out])
     sources: dict[int, Tensor] = {}
     sums: dict[int, Tensor] = {}
-    for c, Q, kernel in zip(terms, couplings.bases, kernels):
+    for c, W, Q, multiply in zip(terms, weights, couplings.bases, many):
         if c.v not in sources:
             x_v = x[:, c.v:c.v + c.mv * c.dv].view(-1, c.mv, c.dv)
             sources[c.v] = x_v.permute(2, 0, 1).index_select(1, src)
-        y = _messages(kernel, sources[c.v], Q.to(h.dtype), c)
+        y = (_multiplied(h, sources[c.v], W, Q.to(h.dtype), c) if multiply
+             else _messages(next(kernels), sources[c.v], Q.to(h.dtype), c))
         sums[c.w] = sums[c.w] + y if c.w in sums else y
     blocks = [sums[w].permute(1, 2, 0).flatten(1) if w in sums else
               h.new_zeros(len(h), width)
@@ -44,8 +55,35 @@ def contract_grouped(h: Tensor, x: Tensor, src: Tensor, dst: Tensor,
     return out.index_add(0, dst, torch.cat(blocks, 1)) if blocks else out
 
 
-def _kernels(h: Tensor, terms: tuple[Coupling, ...],
-             weights: list[Tensor]) -> list[Tensor]:
+def _many(c: Coupling) -> bool:
+    """Whether the maps of a coupling are so many that kernels cost less:
+    multiplications for each edge and copy of W.
+    """
+    seen = c.mv // c.groups
+    maps = c.s * c.du * (c.mu * seen + c.dv * seen + c.dw * c.dv)
+    return c.mu * c.du * c.dw * c.dv * seen <= maps
+
+
+def _multiplied(h: Tensor, x: Tensor, W: Tensor, Q: Tensor, c: Coupling
+                ) -> Tensor:
+    """One coupling on all edges, [dw, E, mw], through its kernels."""
+    seen, own = c.mv // c.groups, c.mw // c.groups
+    # [mu, du, dw, dv, mw, mv / groups]
+    M = torch.einsum('wsmv,skab->makbwv', W, Q)
+    k = h[:, c.u:c.u + c.mu * c.du] @ M.flatten(2).flatten(0, 1)
+    x = x.permute(1, 0, 2)  # [E, dv, mv]
+    if seen == 1:
+        if own > 1:
+            x = x.repeat_interleave(own, 2)
+        k = k.view(-1, c.dw, c.dv, c.mw)
+        return (k * x.unsqueeze(1)).sum(2).permute(1, 0, 2)
+    k = k.view(-1, c.dw, c.dv, c.groups, own, seen)
+    x = x.unflatten(2, (c.groups, 1, seen)).unsqueeze(1)
+    return (k * x).sum((2, 5)).flatten(2).permute(1, 0, 2)
+
+
+def _kernels(h: Tensor, terms: list[Coupling], weights: list[Tensor]
+             ) -> Iterator[Tensor]:
     """The features of edges, mixed for the channels of each coupling, each
     [du, E, s, mw, mv / groups].
     """
@@ -60,10 +98,10 @@ def _kernels(h: Tensor, terms: tuple[Coupling, ...],
                 [terms[i].numel // c.mu for i in block], 2)):
             mw, s, _, seen = terms[i].shape
             out[i] = part.view(c.du, -1, s, mw, seen)
-    return [out[i] for i in range(len(terms))]
+    return iter([out[i] for i in range(len(terms))])
 
 
-def _blocks(terms: tuple[Coupling, ...]) -> list[list[int]]:
+def _blocks(terms: list[Coupling]) -> list[list[int]]:
     """The places of the couplings, by their blocks of U."""
     blocks: dict[int, list[int]] = {}
     for i, c in enumerate(terms):

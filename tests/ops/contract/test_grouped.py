@@ -4,6 +4,7 @@ import torch
 from contract_problem import GROUPS, KINDS, Problem, close
 
 from pyg_steerable.ops import Coupling, dense_kernel
+from pyg_steerable.ops.contract import grouped
 from pyg_steerable.ops.contract.couplings import split_weights
 from pyg_steerable.ops.contract.grouped import contract_grouped
 
@@ -39,6 +40,26 @@ def test_against_a_loop(groups):
     k = dense_kernel(p.h, p.weight, p.couplings)
     message = (k @ p.x[p.src, :, None]).squeeze(-1)
     assert close(out.new_zeros(out.shape).index_add(0, p.dst, message), out)
+
+
+@pytest.mark.parametrize('many', [False, True])
+@pytest.mark.parametrize('groups', ['depthwise', 2])
+@pytest.mark.parametrize('v', [V, '2x0e + 2x1o'])
+def test_ways(many, groups, v, monkeypatch):
+    """Maps that come last, and kernels of all edges; also where copies of
+    the output share one of the input.
+    """
+    monkeypatch.setattr(grouped, '_many', lambda c: many)
+    p = Problem('O(3)', v=v, groups=groups)
+    assert close(p(p.h, p.x, p.weight, 'auto'), in_a_loop(p))
+    for own, plain in zip(p.derivatives('auto'), p.derivatives('reference')):
+        assert close(own, plain)
+
+
+def test_both_ways_are_taken():
+    for group, ways in (('O(3)', {True, False}), ('1', {True})):
+        terms = Problem(group, v=V, groups='depthwise').couplings.terms
+        assert {grouped._many(c) for c in terms} == ways
 
 
 @pytest.mark.parametrize('groups', ['depthwise', 2])
