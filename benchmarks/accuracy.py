@@ -104,6 +104,13 @@ def settings(args) -> dict:
             'machine': machine('cpu')}
 
 
+def as_options(table: dict) -> list[str]:
+    """The settings of a table, as options."""
+    return [f'--{key.replace("_", "-")}={table[key]}'
+            for key in ('target', 'train', 'valid', 'epochs', 'seconds',
+                        'batch_size') if table[key] is not None]
+
+
 # A run #######################################################################
 
 

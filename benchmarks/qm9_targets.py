@@ -42,9 +42,7 @@ def like(table: dict) -> list[str]:
     if table['task'] != 'qm9':
         raise ValueError(f"Expected '--like' to be a comparison on qm9 (got "
                          f"one on {table['task']})")
-    return [f'--{key.replace("_", "-")}={table[key]}'
-            for key in ('train', 'valid', 'epochs', 'seconds', 'batch_size')
-            if table[key] is not None]
+    return accuracy.as_options(table)
 
 
 def compare(args) -> dict[str, dict[str, float]]:

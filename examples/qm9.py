@@ -53,7 +53,7 @@ def build(args) -> QM9Net:
     """Atoms are one-hot vectors of 5 numbers, bonds of 4."""
     return QM9Net(5, 4, 5, group=args.group, channels=args.channels,
                   blocks=args.blocks,
-                  pool='sum' if args.target in EXTENSIVE else 'mean')
+                  pool='sum' if args.target in EXTENSIVE else 'attention')
 
 
 def forward(net, data):

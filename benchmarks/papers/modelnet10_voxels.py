@@ -104,13 +104,19 @@ def parse(argv=None) -> argparse.Namespace:
 
 
 class Rotate(BaseTransform):
-    """Turns voxels by a random element of a group."""
-    def __init__(self, group: str):
-        self.group = Group(group)
+    """Turns voxels by a random element of a group, with so many empty ones
+    around them that strides keep the centre: sizes are a multiple of the
+    product of all strides, and one.
+    """
+    def __init__(self, group: str, stride: int = 4):
+        self.group, self.stride = Group(group), stride
 
     def forward(self, data: VoxelData) -> VoxelData:
         """Turns one grid."""
-        data.voxels = rotate_voxels(data.voxels, self.group.sample()[0], 1)
+        more = (1 - data.voxels.shape[-1]) % self.stride
+        grid = torch.nn.functional.pad(
+            data.voxels, 3 * (more // 2, more - more // 2))
+        data.voxels = rotate_voxels(grid, self.group.sample()[0], 1)
         return data
 
 

@@ -44,7 +44,7 @@ from benchmarks.report import save_json
 from pyg_steerable import Group
 from pyg_steerable.datasets import TARGETS, OGBFeatures, load_qm9, split_qm9
 from pyg_steerable.graph import RadiusGraphWithBonds
-from pyg_steerable.models import QM9Net
+from pyg_steerable.models.qm9 import POOLS, QM9Net
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument('--activation', default='gate',
                        choices=list(ACTIVATIONS),
                        help='in the network and in its kernels')
-    model.add_argument('--pool', default=None, choices=['mean', 'sum'],
+    model.add_argument('--pool', default=None, choices=POOLS,
                        help='default: sum for extensive targets')
     model.add_argument('--match', type=int, default=None, metavar='N',
                        help='choose --channels for about N parameters '

@@ -21,6 +21,8 @@ class Network:
     """
     name: str
     tasks: list[str]
+    #: The symmetry that it is built for, if any.
+    group: str | None = None
 
     def __init_subclass__(cls, name: str, tasks: list[str]):
         if name in NETWORKS:

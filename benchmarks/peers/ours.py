@@ -34,10 +34,11 @@ class _OnMolecules(torch.nn.Module):
 
 class Ours(Network, name='QM9Net', tasks=['qm9']):
     """On bonds; kernels see them and the atoms."""
+    group = 'O(3)'
     options = dict(edge_dim=4, atom_dim=5, blocks=2)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnMolecules(pool='sum' if task.extensive else 'mean',
+        return _OnMolecules(pool='sum' if task.extensive else 'attention',
                             **self.options)
 
 
@@ -71,6 +72,7 @@ class _OnParticles(torch.nn.Module):
 
 class OursOnParticles(Network, name='NBodyNet', tasks=['nbody']):
     """Kernels see charges, distances and velocities."""
+    group = 'O(3)'
     options: dict = {}
 
     def build(self, task: Task) -> torch.nn.Module:
@@ -158,6 +160,7 @@ class _OnFrames(torch.nn.Module):
 
 class OursOnFrames(Network, name='Potential', tasks=['rmd17']):
     """Pairs of atoms within a cutoff."""
+    group = 'O(3)'
     options: dict = {}
     cutoff = 4.
 

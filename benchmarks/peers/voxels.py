@@ -24,6 +24,7 @@ class Steerable(Network, name='steerable', tasks=['voxels']):
     """The network of benchmarks.papers.modelnet10_voxels: a low-pass filter
     and three convolutions, for SO(3).
     """
+    group: str | None = 'SO(3)'
     options = dict(net='steerable', group='SO(3)', strides=[2, 1, 1],
                    fields=['6x0e + 4x1o + 2x2e', '12x0e + 6x1o + 3x2e'],
                    invariants=48)
@@ -34,9 +35,11 @@ class Steerable(Network, name='steerable', tasks=['voxels']):
 
 class CNN(Steerable, name='CNN', tasks=['voxels']):
     """As many convolutions and parameters, no symmetry."""
+    group = None
     options = dict(net='cnn', channels=[2, 4, 6], strides=[2, 1, 1])
 
 
 class WideCNN(Steerable, name='CNN, ten times', tasks=['voxels']):
     """With ten times the parameters."""
+    group = None
     options = dict(net='cnn', channels=[8, 12, 20], strides=[2, 1, 1])

@@ -54,3 +54,8 @@ class RMD17(Task, name='rmd17'):
         factor = MEV * self.scale
         return {'force': factor * (force - batch.force).abs().mean(1),
                 'energy': factor * (energy - batch.y).abs()}
+
+    def move_output(self, out: tuple[Tensor, Tensor], R: Tensor
+                    ) -> tuple[Tensor, Tensor]:
+        energy, force = out
+        return energy, force @ R.T

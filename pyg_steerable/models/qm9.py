@@ -3,7 +3,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import global_add_pool, global_mean_pool
+from torch_geometric.nn.aggr import (
+    AttentionalAggregation,
+    MeanAggregation,
+    SumAggregation,
+)
 
 from .. import checks
 from ..graph.points.batch import read_batch
@@ -18,6 +22,7 @@ from .kernels import LEARNING, read_kernel
 
 #: Wider or deeper networks are a mistake that would fill the memory.
 MOST = 2**14
+POOLS = ('attention', 'mean', 'sum')
 
 
 class _ResidualBlock(torch.nn.Module):
@@ -93,9 +98,12 @@ class QM9Net(FieldModule):
             and :obj:`1.6` for harmonic kernels: covalent bonds)
         num_neighbors (float, optional): The typical number of neighbours.
             (default: :obj:`2.0`, the bonds of an atom)
-        pool (str, optional): :obj:`"mean"` over atoms before the MLP, or
+        pool (str, optional): :obj:`"attention"`, an average of atoms before
+            the MLP whose weights are learned, for each invariant its own: an
+            orbital may lie in one part of the molecule;
+            :obj:`"mean"` over atoms before the MLP, the paper's; or
             :obj:`"sum"` of atoms after it, for extensive properties.
-            (default: :obj:`"mean"`)
+            (default: :obj:`"attention"`)
         activation (callable, optional): Builds an activation from a
             :class:`FieldType`, for the layers and for kernels that are given
             by name.
@@ -121,7 +129,7 @@ class QM9Net(FieldModule):
                  max_degree: int = 1, blocks: int = 4, invariants: int = 32,
                  kernel: str | BasisSpec = 'implicit',
                  radius: float | None = None,
-                 num_neighbors: float = 2., pool: str = 'mean',
+                 num_neighbors: float = 2., pool: str = 'attention',
                  activation=NormGate):
         super().__init__()
         spec = read_kernel(kernel, hidden=8, num_layers=3,
@@ -139,7 +147,7 @@ class QM9Net(FieldModule):
         if atom_dim not in (0, in_dim):
             raise ValueError(f"Expected 'atom_dim' to be 0 or {in_dim}, the "
                              f"width of the atoms (got {atom_dim})")
-        checks.choice('pool', pool, ('mean', 'sum'))
+        checks.choice('pool', pool, POOLS)
         self.edge_dim, self.atom_dim, self.pool = edge_dim, atom_dim, pool
         group = Group.wrap(group)
 
@@ -164,6 +172,10 @@ class QM9Net(FieldModule):
         ])
         self.last = build_conv(hidden_type, scalars(invariants))
         self.norm = FieldBatchNorm(scalars(invariants))
+        self.aggregation = (
+            SumAggregation() if pool == 'sum' else MeanAggregation() if
+            pool == 'mean' else
+            AttentionalAggregation(torch.nn.Linear(invariants, invariants)))
         self.head = torch.nn.Sequential(
             torch.nn.Linear(invariants, invariants),
             torch.nn.SiLU(),
@@ -191,8 +203,8 @@ class QM9Net(FieldModule):
         h = torch.nn.functional.silu(h)
         batch, size = read_batch(batch, x, batch_size)
         if self.pool == 'sum':
-            return global_add_pool(self.head(h), batch, size)
-        return self.head(global_mean_pool(h, batch, size))
+            return self.aggregation(self.head(h), batch, dim_size=size)
+        return self.head(self.aggregation(h, batch, dim_size=size))
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata,
                               strict, missing_keys, unexpected_keys,

@@ -19,7 +19,7 @@ VARIANTS = [
     dict(edge_dim=4),
     dict(edge_dim=4, atom_dim=5),
     dict(atom_dim=5, kernel=ImplicitBasis.spec(max_degree=2), blocks=1),
-    dict(kernel='harmonic'),
+    dict(kernel='harmonic', pool='mean'),
     dict(group='SO(2)', blocks=1),
     dict(group='SO(3)', max_degree=2, blocks=1, pool='sum'),
 ]
