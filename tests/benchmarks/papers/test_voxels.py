@@ -17,7 +17,7 @@ from benchmarks.papers import (  # noqa: E402
     shrec17,
     tetris_voxels,
 )
-from pyg_steerable.datasets import load_voxels  # noqa: E402
+from pyg_steerable.datasets import VoxelData, load_voxels  # noqa: E402
 
 QUIET = ['--smoke', '--quiet', '--device', 'cpu']
 
@@ -165,13 +165,21 @@ def test_modelnet10_file(tmp_path):
             write(tmp_path / 'v.npz', test_label=None))
 
 
+@pytest.mark.parametrize('stride, size', [(1, 20), (2, 21), (4, 21), (8, 25)])
+def test_strides_keep_the_centre(stride, size):
+    data = VoxelData(voxels=torch.ones(1, 1, 20, 20, 20), y=torch.zeros(1))
+    grid = modelnet10_voxels.Rotate('1', stride)(data).voxels
+    assert grid.shape == (1, 1, size, size, size)
+    assert grid.sum() == 20**3
+
+
 def test_modelnet10_rotations(tmp_path):
     """Where the test turns by symmetries of the cube, nothing is lost."""
     data = load_voxels(write(tmp_path / 'v.npz'))
     args = modelnet10_voxels.parse(['--smoke'])
     for name, group in modelnet10_voxels.ROTATIONS.items():
-        turned = classification.items(data, modelnet10_voxels.Rotate(group),
-                                      args)
+        turned = classification.items(
+            data, modelnet10_voxels.Rotate(group, stride=1), args)
         assert torch.equal(turned[3].voxels, turned[3].voxels)
         same = [torch.equal(turned[i].voxels, data[i].voxels)
                 for i in range(10)]
