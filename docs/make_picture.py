@@ -1,6 +1,6 @@
 """``python -m docs.make_picture`` draws docs/kernels.png, kernels from scalars
 to scalars and vectors, and docs/groups.png, the bars of a table in
-examples/README.md.
+docs/results.md.
 """
 import re
 from pathlib import Path
@@ -38,12 +38,12 @@ def draw_groups() -> None:
     """Draws what the table says: means and deviations. (The accuracies of
     single runs, which benchmarks/papers/groups.py draws too, were not kept.)
     """
-    examples = Path(__file__).parent.parent / 'examples'
+    results = Path(__file__).with_name('results.md')
     row = re.compile(r'^\| (\S+) \| (harmonic|implicit) \| [^|]+\| '
                      r'([\d.]+) ± ([\d.]+) \|', re.M)
     table = {}
     for group, kernel, mean, std in row.findall(
-            (examples / 'README.md').read_text()):
+            results.read_text()):
         table.setdefault(group, {})[kernel] = {'z/z': {
             'mean': float(mean), 'std': float(std), 'values': []}}
     plot(table, Path(__file__).parent)

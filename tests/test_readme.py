@@ -188,7 +188,8 @@ def test_wrong_commands_are_seen():
     assert not list(faults('python -m benchmarks.papers.groups --points 9'))
 
 
-@pytest.mark.parametrize('page', ['README.md', 'examples/README.md'])
+@pytest.mark.parametrize('page', ['README.md', 'examples/README.md',
+                                  'docs/results.md'])
 def test_files_that_are_named_exist(page):
     named = re.findall(r'`((?:examples|benchmarks|docs)/[\w./]+)`',
                        (ROOT / page).read_text())
