@@ -25,26 +25,35 @@ MOST = 2**14
 POOLS = ('attention', 'mean', 'sum')
 
 
-class _ResidualBlock(torch.nn.Module):
-    """conv - norm - activation - conv - norm, plus the input, activation."""
-    def __init__(self, field_type: FieldType, build_conv, activation):
+class _Step(torch.nn.Module):
+    """norm - activation - convolution."""
+    def __init__(self, in_type: FieldType, out_type: FieldType, build_conv,
+                 activation):
         super().__init__()
-        self.act1, self.act2 = (build_activation(activation, field_type)
-                                for _ in range(2))
-        type1, type2 = (activation_input(act, field_type)
-                        for act in (self.act1, self.act2))
-        self.conv1 = build_conv(field_type, type1)
-        self.norm1 = FieldBatchNorm(type1)
-        self.conv2 = build_conv(field_type, type2)
-        self.norm2 = FieldBatchNorm(type2)
+        self.act = build_activation(activation, in_type)
+        wide = activation_input(self.act, in_type)
         # The input has no gates.
-        self.shortcut = (torch.nn.Identity() if type2 == field_type else
-                         Linear(field_type, type2, bias=False))
+        self.widen = (torch.nn.Identity() if wide == in_type else
+                      Linear(in_type, wide, bias=False))
+        self.norm = FieldBatchNorm(wide)
+        self.conv = build_conv(in_type, out_type)
 
     def forward(self, x: Tensor, *graph, **attributes) -> Tensor:
-        h = self.act1(self.norm1(self.conv1(x, *graph, **attributes)))
-        h = self.norm2(self.conv2(h, *graph, **attributes))
-        return self.act2(h + self.shortcut(x))
+        return self.conv(self.act(self.norm(self.widen(x))), *graph,
+                         **attributes)
+
+
+class _ResidualBlock(torch.nn.Module):
+    """Two steps, plus the input."""
+    def __init__(self, field_type: FieldType, build_conv, activation):
+        super().__init__()
+        self.first, self.second = (
+            _Step(field_type, field_type, build_conv, activation)
+            for _ in range(2))
+
+    def forward(self, x: Tensor, *graph, **attributes) -> Tensor:
+        h = self.first(x, *graph, **attributes)
+        return x + self.second(h, *graph, **attributes)
 
 
 class QM9Net(FieldModule):
@@ -54,7 +63,9 @@ class QM9Net(FieldModule):
 
     A linear embedding of the atoms, a first convolution to spherical fields,
     residual blocks of two convolutions with field batch norm, a last
-    convolution to invariants, pooling over the molecule, and an MLP. The
+    convolution to invariants, pooling over the molecule, and an MLP. Norms
+    and activations come before the convolutions of a block, and nothing after
+    its sum (in the paper's code after them and after the sum). The
     output is invariant to the group and to translations. The term
     :math:`i = j` of the convolutions (eq. 13) is a linear map of its own,
     also where kernels see the atoms: a graph needs no loops.
@@ -170,7 +181,8 @@ class QM9Net(FieldModule):
             _ResidualBlock(hidden_type, build_conv, activation)
             for _ in range(blocks)
         ])
-        self.last = build_conv(hidden_type, scalars(invariants))
+        self.last = _Step(hidden_type, scalars(invariants), build_conv,
+                          activation)
         self.norm = FieldBatchNorm(scalars(invariants))
         self.aggregation = (
             SumAggregation() if pool == 'sum' else MeanAggregation() if
