@@ -21,6 +21,7 @@ VARIANTS = [
     dict(atom_dim=5, kernel=ImplicitBasis.spec(max_degree=2), blocks=1),
     dict(kernel='harmonic', pool='mean'),
     dict(group='SO(2)', blocks=1),
+    dict(activation=Gate, blocks=1),
     dict(group='SO(3)', max_degree=2, blocks=1, pool='sum'),
 ]
 
