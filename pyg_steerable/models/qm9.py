@@ -184,10 +184,11 @@ class QM9Net(FieldModule):
         self.last = _Step(hidden_type, scalars(invariants), build_conv,
                           activation)
         self.norm = FieldBatchNorm(scalars(invariants))
+        # The softmax over atoms forgets a bias.
         self.aggregation = (
             SumAggregation() if pool == 'sum' else MeanAggregation() if
-            pool == 'mean' else
-            AttentionalAggregation(torch.nn.Linear(invariants, invariants)))
+            pool == 'mean' else AttentionalAggregation(torch.nn.Linear(
+                invariants, invariants, bias=False)))
         self.head = torch.nn.Sequential(
             torch.nn.Linear(invariants, invariants),
             torch.nn.SiLU(),

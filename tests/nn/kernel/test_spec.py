@@ -119,7 +119,7 @@ def test_groups_reach_the_kernel():
         ImplicitSteerableConv(T, T, groups='depthwise').kernel,
         HarmonicSteerableConv(T, T, groups='depthwise').kernel,
         QM9Net(kernel=kernel).first.kernel,
-        QM9Net(kernel=kernel).last.kernel,
+        QM9Net(kernel=kernel).last.conv.kernel,
     ]
     assert all(k.groups == 'depthwise' for k in kernels)
     assert SteerableConv(T, T, 'implicit').kernel.groups == 1
