@@ -35,7 +35,7 @@ class _OnMolecules(torch.nn.Module):
 class Ours(Network, name='QM9Net', tasks=['qm9']):
     """On bonds; kernels see them and the atoms."""
     group = 'O(3)'
-    options = dict(edge_dim=4, atom_dim=5, blocks=2)
+    options: dict = dict(edge_dim=4, atom_dim=5)
 
     def build(self, task: Task) -> torch.nn.Module:
         return _OnMolecules(pool='sum' if task.extensive else 'attention',
@@ -44,17 +44,17 @@ class Ours(Network, name='QM9Net', tasks=['qm9']):
 
 class OursBonds(Ours, name='QM9Net, bonds', tasks=['qm9']):
     """Kernels see the bonds."""
-    options = dict(edge_dim=4, blocks=2)
+    options = dict(edge_dim=4)
 
 
 class OursPlain(Ours, name='QM9Net, positions', tasks=['qm9']):
     """Kernels see positions alone."""
-    options = dict(blocks=2)
+    options: dict = {}
 
 
 class OursHarmonic(Ours, name='QM9Net, harmonic', tasks=['qm9']):
     """The same with predefined kernels."""
-    options = dict(kernel='harmonic', blocks=2)
+    options = dict(kernel='harmonic')
 
 
 # Particles ###################################################################
