@@ -42,6 +42,16 @@ class Ours(Network, name='QM9Net', tasks=['qm9']):
                             **self.options)
 
 
+class OursWide(Ours, name='QM9Net, wide', tasks=['qm9']):
+    """With twice the channels."""
+    options = dict(edge_dim=4, atom_dim=5, channels=32, invariants=128)
+
+
+class OursSmall(Ours, name='QM9Net, small', tasks=['qm9']):
+    """With half the blocks."""
+    options = dict(edge_dim=4, atom_dim=5, blocks=2)
+
+
 class OursBonds(Ours, name='QM9Net, bonds', tasks=['qm9']):
     """Kernels see the bonds."""
     options = dict(edge_dim=4)
