@@ -245,7 +245,8 @@ def main(argv=None) -> dict:
     """Runs, or goes on, and prints; returns the figures."""
     parser = build_parser()
     if parser.parse_args(argv).demo:
-        parser.set_defaults(epochs=30, lr=5e-3, weight_decay=0.1, blocks=3)
+        parser.set_defaults(epochs=30, lr=5e-3, weight_decay=0.1, blocks=2,
+                            channels=24)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
