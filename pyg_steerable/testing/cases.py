@@ -13,7 +13,7 @@ from .. import checks
 from ..nn.chain import as_field_module
 from ..nn.field import FieldModule, random_fields, random_positions
 from ..symmetry.fields import FieldType
-from ..symmetry.grid import Voxels
+from ..symmetry.grid import Voxels, box_symmetries
 
 
 class Case(NamedTuple):
@@ -99,8 +99,14 @@ def _filled(case: Case, in_types, out_types, inputs, dtype) -> Case:
         floating = isinstance(x, Tensor) and x.is_floating_point()
         return x.to(dtype) if floating else x
 
+    allowed = case.allowed
+    if allowed is None and any(isinstance(t, Voxels)
+                               for t in in_types + out_types):
+        allowed = box_symmetries(*(x.shape[-3:] for x, t in
+                                   zip(inputs, in_types)
+                                   if isinstance(t, Voxels)))
     return Case(case.function, tuple(tree_map(cast, list(inputs))), in_types,
-                out_types, case.allowed)
+                out_types, allowed)
 
 
 def _random(kind, generator) -> Tensor:

@@ -75,6 +75,18 @@ def test_voxels_turn_about_the_centre():
     assert len({str(R) for R in cube_symmetries()}) == 48
 
 
+@pytest.mark.parametrize('size', [(3, 3, 3), (3, 4, 4)])
+def test_callables_on_voxels(size):
+    """Only what turns the grid into itself is tried."""
+    options = dict(in_types=[Voxels(FieldType('1x0e', 'SO(3)'))],
+                   out_types=['1x0e'], inputs=[torch.randn(2, 1, *size)],
+                   group='SO(3)', dtype=torch.float64)
+    weight = torch.randn(size, dtype=torch.float64)
+    assert_equivariant(lambda x: x.mean((2, 3, 4)), **options)
+    assert equivariance_error(lambda x: (weight * x).mean((2, 3, 4)),
+                              **options) > 1e-3
+
+
 def cross(x, y):
     return torch.linalg.cross(x, y)
 
