@@ -4,9 +4,9 @@ group that they are built for::
 
     python -m benchmarks.trained FOLDER --npz qm9.npz
 
-Numbers are the largest of :math:`\lVert f(g x) - g f(x) \rVert / \lVert f(x)
-\rVert` over ten elements, in float64 and float32. Outside of O(3), where
-there is no other rotation or reflection, samples are sheared.
+Numbers are those of pyg_steerable.testing.equivariance_error, in float64 and
+float32; outside is O(3). Networks for O(3) itself are tried on samples that
+are sheared first: what they then do has no symmetry.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from benchmarks import accuracy
@@ -25,9 +26,9 @@ from benchmarks.measure import commit
 from benchmarks.peers import NETWORKS, Network
 from benchmarks.report import load_json, print_head, print_row, save_json
 from benchmarks.tasks import Task
-from pyg_steerable import Group
+from pyg_steerable.testing import equivariance_error
 
-#: Elements to try, and samples to try them on.
+#: Random elements to try, and samples to try them on.
 ELEMENTS, SAMPLES = 10, 32
 
 
@@ -42,51 +43,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def elements(group: Group, around: Group) -> tuple[Tensor, Tensor]:
-    """Matrices of a group, and of those around it others."""
-    generator = torch.Generator().manual_seed(0)
-    tried = around.sample(20 * ELEMENTS, generator=generator)
-    inside = torch.stack([R for R in tried if group.contains(R)][:ELEMENTS]
-                         ) if around.is_finite else group.sample(
-                             ELEMENTS, generator=generator)
-    outside = [R for R in tried if not group.contains(R)][:ELEMENTS]
-    if outside:
-        return inside, torch.stack(outside)
-    shear = torch.eye(3).double()
-    shear[0, 1] = 0.3
-    return inside, inside @ shear
+def error(task: Task, net: torch.nn.Module, batch: Data, group: str,
+          shear: Tensor | None = None) -> float:
+    """The largest one of a network, after a linear map of what turns."""
+    in_types, out_types = task.types(group)
 
+    def function(*values: Tensor):
+        return net(batch.clone().update({
+            key: x if shear is None else x @ shear.to(x)
+            for key, x in zip(in_types, values)}))
 
-@torch.no_grad()
-def change(task: Task, net: torch.nn.Module, batch, matrices: Tensor
-           ) -> float:
-    """The largest relative error of equivariance."""
-    before, worst = run(net, batch), 0.
-    size = flat(before).norm()
-    for R in matrices:
-        R = R.to(size)
-        after = flat(run(net, task.move(batch, R)))
-        expected = flat(task.move_output(before, R))
-        worst = max(worst, float((after - expected).norm() / size))
-    return worst
-
-
-def run(net: torch.nn.Module, batch):
-    """The output; the points that are kept are drawn the same way."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return net(batch)
-
-
-def flat(out) -> Tensor:
-    """One vector of all outputs."""
-    return torch.cat([t.flatten() for t in (
-        out if isinstance(out, tuple) else (out, ))])
-
-
-def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Whole numbers stay."""
-    return x.to(dtype) if x.is_floating_point() else x
+    return equivariance_error(
+        function, group, in_types=[*in_types.values()], out_types=out_types,
+        inputs=[batch[key] for key in in_types], num_samples=ELEMENTS)
 
 
 def measure(task: Task, network: Network, path: Path) -> dict[str, float]:
@@ -97,16 +66,23 @@ def measure(task: Task, network: Network, path: Path) -> dict[str, float]:
     data = accuracy.samples(task, network, 'test', seed=0)
     batch = next(iter(DataLoader(
         [data[i] for i in range(min(SAMPLES, len(data)))], SAMPLES)))
-    group = Group(network.group)
-    inside, outside = elements(group, Group(task.rotations))
+    shear = None
+    if network.group == 'O(3)':
+        shear = torch.eye(3)
+        shear[0, 1] = 0.3
     found = {}
     for dtype in (torch.float64, torch.float32):
         model = copy.deepcopy(net).to(dtype).eval()
         there = batch.clone().apply(partial(cast, dtype=dtype))
         name = str(dtype).split('.')[1]
-        found[f'inside, {name}'] = change(task, model, there, inside)
-        found[f'outside, {name}'] = change(task, model, there, outside)
+        found[f'inside, {name}'] = error(task, model, there, network.group)
+        found[f'outside, {name}'] = error(task, model, there, 'O(3)', shear)
     return found
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whole numbers stay."""
+    return x.to(dtype) if x.is_floating_point() else x
 
 
 def main(argv=None) -> dict[str, dict[str, float]]:

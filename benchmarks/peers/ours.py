@@ -38,8 +38,8 @@ class Ours(Network, name='QM9Net', tasks=['qm9']):
     options: dict = dict(edge_dim=4, atom_dim=5)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnMolecules(pool='sum' if task.extensive else 'attention',
-                            **self.options)
+        return _OnMolecules(group=self.group, pool='sum' if task.extensive
+                            else 'attention', **self.options)
 
 
 class OursWide(Ours, name='QM9Net, wide', tasks=['qm9']):
@@ -86,7 +86,7 @@ class OursOnParticles(Network, name='NBodyNet', tasks=['nbody']):
     options: dict = {}
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnParticles(**self.options)
+        return _OnParticles(group=self.group, **self.options)
 
     def start(self, task: Task, net: torch.nn.Module, batch: Data) -> None:
         calibrate(net, batch)
@@ -178,7 +178,8 @@ class OursOnFrames(Network, name='Potential', tasks=['rmd17']):
         return RadiusGraph(self.cutoff)(data)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnFrames(task.elements, cutoff=self.cutoff, **self.options)
+        return _OnFrames(task.elements, group=self.group,
+                         cutoff=self.cutoff, **self.options)
 
     def start(self, task: Task, net: torch.nn.Module, batch: Data) -> None:
         calibrate(net.net, batch.z, batch.pos, batch.batch, forces=False)

@@ -25,12 +25,13 @@ class Steerable(Network, name='steerable', tasks=['voxels']):
     and three convolutions, for SO(3).
     """
     group: str | None = 'SO(3)'
-    options = dict(net='steerable', group='SO(3)', strides=[2, 1, 1],
+    options = dict(net='steerable', strides=[2, 1, 1],
                    fields=['6x0e + 4x1o + 2x2e', '12x0e + 6x1o + 3x2e'],
                    invariants=48)
 
     def build(self, task: Task) -> torch.nn.Module:
-        return _OnVoxels(self.options, task.out_channels)
+        return _OnVoxels({**self.options, 'group': self.group},
+                         task.out_channels)
 
 
 class CNN(Steerable, name='CNN', tasks=['voxels']):

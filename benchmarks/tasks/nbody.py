@@ -30,5 +30,5 @@ class NBody(Task, name='nbody'):
     def errors(self, out: Tensor, batch: Data) -> dict[str, Tensor]:
         return {'MSE': (out - batch.y).square().mean(1)}
 
-    def move_output(self, out: Tensor, R: Tensor) -> Tensor:
-        return out @ R.T
+    def types(self, group: str) -> tuple[dict, list]:
+        return {'pos': 'pos', 'vel': '1o'}, ['pos']

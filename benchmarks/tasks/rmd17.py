@@ -55,7 +55,5 @@ class RMD17(Task, name='rmd17'):
         return {'force': factor * (force - batch.force).abs().mean(1),
                 'energy': factor * (energy - batch.y).abs()}
 
-    def move_output(self, out: tuple[Tensor, Tensor], R: Tensor
-                    ) -> tuple[Tensor, Tensor]:
-        energy, force = out
-        return energy, force @ R.T
+    def types(self, group: str) -> tuple[dict, list]:
+        return {'pos': 'pos'}, [None, '1o']

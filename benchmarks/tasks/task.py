@@ -27,8 +27,6 @@ class Task:
     out_channels = 1
     #: Whether what is learned is a sum over atoms.
     extensive = False
-    #: The group of those matrices that can move a sample.
-    rotations = 'O(3)'
     #: Applied at every access to a sample, if any.
     transform = None
     parts: dict[str, Sequence[Data]]
@@ -50,17 +48,11 @@ class Task:
         """
         raise NotImplementedError
 
-    def move(self, batch: Data, R: Tensor) -> Data:
-        """Samples under a matrix."""
-        moved = batch.clone()
-        for key in ('pos', 'vel'):
-            if key in moved:
-                moved[key] = moved[key] @ R.T
-        return moved
-
-    def move_output(self, out, R: Tensor):
-        """What networks return of them; here it does not change."""
-        return out
+    def types(self, group: str) -> tuple[dict, list]:
+        """What a group acts on in a batch, by key, and of what networks
+        return: types of :func:`pyg_steerable.testing.equivariance_error`.
+        """
+        return {'pos': 'pos'}, [None]
 
 
 def read_files(args, number: int, what: str) -> list[Path]:

@@ -7,7 +7,8 @@ from torch_geometric.data import Data
 
 from benchmarks.papers.modelnet10_voxels import Rotate
 from benchmarks.tasks.task import Task, first, read_files
-from pyg_steerable.datasets import load_voxels, rotate_voxels
+from pyg_steerable import FieldType, testing
+from pyg_steerable.datasets import load_voxels
 
 
 class Voxels(Task, name='voxels'):
@@ -16,7 +17,6 @@ class Voxels(Task, name='voxels'):
     the ones that are trained on are for validation.
     """
     units = {'wrong': '%'}
-    rotations = 'OxInv'
 
     def __init__(self, args):
         path, = read_files(args, 1, 'the shapes')
@@ -40,7 +40,5 @@ class Voxels(Task, name='voxels'):
         wrong = out.argmax(1) != batch.y.flatten()
         return {'wrong': 100. * wrong.float()}
 
-    def move(self, batch: Data, R: Tensor) -> Data:
-        moved = batch.clone()
-        moved.voxels = rotate_voxels(moved.voxels, R, 1)
-        return moved
+    def types(self, group: str) -> tuple[dict, list]:
+        return {'voxels': testing.Voxels(FieldType('1x0e', group))}, [None]
