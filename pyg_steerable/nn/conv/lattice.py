@@ -236,6 +236,10 @@ class LatticeSteerableConv(FieldConv):
         of the weight's two first dimensions.
         """
         x = as_weights(x, weight.dtype)
+        if x.device.type == 'cpu' and weight.requires_grad:
+            # Channels last: oneDNN then takes half the time for the
+            # gradient of the weights. (vmap knows no memory formats.)
+            x = x.movedim(1, -1).contiguous().movedim(-1, 1)
         args = (self.stencil.stride, self.stencil.padding, *args)
         if weight.numel():
             return function(x, weight, bias, *args)
